@@ -1,0 +1,1 @@
+"""The operator: expands experiments, schedules chunks, judges runs."""

@@ -1,0 +1,1 @@
+"""Fine-tune or evaluate many LLM configs side by side on Kubernetes."""

@@ -1,0 +1,197 @@
+"""The Run resource: one config of an experiment."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from rapidfireai.api.base import (
+    Conditions,
+    Digest,
+    FreeForm,
+    Message,
+    Name,
+    Number,
+    ObjectMeta,
+    Resource,
+    ShortText,
+    Status,
+    cel,
+    validations,
+)
+
+PREPARE_CHUNK = -1
+"""The chunk number of the `prepare` task, which comes before chunk 0."""
+MAX_CHUNKS = 4096
+"""How many chunks one run may have over all its epochs."""
+
+RunState = Literal["Pending", "Running", "Stopped", "Succeeded", "Failed"]
+Task = Literal["prepare", "chunk"]
+
+
+class RunSpec(Resource):
+    """What the user wants of the run."""
+
+    model_config = ConfigDict(
+        json_schema_extra=validations(
+            cel("self.experimentRef == oldSelf.experimentRef", "a run stays in its experiment"),
+            cel("self.index == oldSelf.index", "a run keeps its index"),
+            cel("self.config == oldSelf.config", "a run keeps its config; clone it to change a knob"),
+        )
+    )
+
+    experiment_ref: Annotated[Name, Field(description="The experiment that the run belongs to.")]
+    index: Annotated[int, Field(ge=1, description="The run's number in its experiment: the API's run_id.")]
+    config: Annotated[FreeForm, Field(description="The config with every knob decided.")]
+    desired_state: Annotated[
+        Literal["Running", "Stopped"],
+        Field(description="Stopped takes effect at the next chunk boundary; Running goes on from there."),
+    ] = "Running"
+
+
+class Assignment(Status):
+    """Who may work on the run now, and on what. The operator writes it, the fence checks against it."""
+
+    worker: Annotated[Name, Field(description="The worker slot.")]
+    pod: Annotated[Name, Field(description="The pod that is in that slot.")]
+    pod_uid: Annotated[str, Field(alias="podUID", max_length=64, description="That pod's UID.")]
+    process: Annotated[
+        str, Field(max_length=128, description="The process in that pod, by its Lease's holder.")
+    ]
+    attempt: Annotated[int, Field(ge=1, description="The fencing token: grows with every assignment.")]
+    task: Annotated[Task, Field(description="`prepare` loads and measures, `chunk` trains.")]
+    chunk: Annotated[int, Field(ge=PREPARE_CHUNK, description="Which chunk; -1 is the prepare task.")]
+    granted_at: Annotated[Number, Field(description="When it was given, in seconds since the epoch.")]
+
+
+class Checkpoint(Status):
+    """The last durable state of the run; changes only with a final commit."""
+
+    path: Annotated[str, Field(max_length=512, description="The directory, relative to the volume.")]
+    digest: Annotated[Digest, Field(description="The sha256 of its manifest.")]
+    step: Annotated[int, Field(ge=0, description="The optimizer step that it holds.")]
+
+
+class RunError(Status):
+    """Why an attempt ended without success."""
+
+    reason: Annotated[str, Field(max_length=64, description="One stable CamelCase word.")]
+    message: Annotated[Message, Field(description="What happened, with the field and the fix.")]
+    blame: Annotated[
+        Literal["Run", "Infrastructure"],
+        Field(
+            description="Run counts against backoffLimit; Infrastructure (a full disk, say) against nobody."
+        ),
+    ] = "Run"
+
+
+class Prepared(Status):
+    """What preparing the run found out. The worker reports it, the operator keeps it."""
+
+    total_steps: Annotated[int, Field(ge=1, description="Optimizer steps of the whole schedule.")]
+    boundaries: Annotated[
+        list[int], Field(max_length=MAX_CHUNKS, description="The step at which each chunk ends.")
+    ]
+    bytes: Annotated[int, Field(ge=0, description="Memory that the run holds while it is resident.")] = 0
+
+
+class Progress(Status):
+    """What the worker reports; the only key of the status that a worker may write."""
+
+    attempt: Annotated[int, Field(ge=1, description="The attempt that reports.")]
+    chunk: Annotated[int, Field(ge=PREPARE_CHUNK, description="The chunk that it is about.")]
+    step: Annotated[int, Field(ge=0, description="The optimizer step that was reached.")]
+    final: Annotated[bool, Field(description="True is the commit: nothing more comes of this attempt.")] = (
+        False
+    )
+    loss: Annotated[ShortText | None, Field(description="The latest training loss, for people.")] = None
+    metrics: Annotated[dict[str, Number], Field(max_length=32, description="The latest metrics.")] = {}
+    seconds: Annotated[Number | None, Field(description="How long the attempt has computed.")] = None
+    checkpoint: Annotated[Checkpoint | None, Field(description="The last committed state.")] = None
+    prepared: Annotated[Prepared | None, Field(description="The result of the prepare task.")] = None
+    error: Annotated[RunError | None, Field(description="Set with `final` if the attempt failed.")] = None
+
+
+class ObjectivePoint(Status):
+    """The objective at one chunk boundary."""
+
+    chunk: Annotated[int, Field(description="The chunk that ended there.")]
+    step: Annotated[int, Field(description="The optimizer step.")]
+    value: Annotated[Number, Field(description="The objective's value.")]
+
+
+class Residence(Status):
+    """Where the run's session is warm."""
+
+    worker: Annotated[Name, Field(description="The worker slot.")]
+    process: Annotated[str, Field(max_length=128, description="The process in it.")]
+
+
+class Failures(Status):
+    """What was held against the run so far."""
+
+    errors: Annotated[int, Field(description="Attempts in which its own code raised.")] = 0
+    crashes: Annotated[int, Field(description="Attempts in which it took its worker down.")] = 0
+
+
+class RunDisplay(Status):
+    """Numbers as people read them in columns."""
+
+    chunks: Annotated[ShortText, Field(description="Committed chunks of all.")] = ""
+    objective: Annotated[ShortText, Field(description="The latest objective.")] = ""
+
+
+class RunStatus(Status):
+    """What is. The operator writes all of it but `progress`, which the assigned worker writes."""
+
+    state: Annotated[RunState | None, Field(description="The run's state in one word.")] = None
+    attempt: Annotated[int, Field(description="The last attempt that was given out; never goes back.")] = 0
+    assignment: Annotated[Assignment | None, Field(description="Who works on the run now.")] = None
+    prepared: Annotated[Prepared | None, Field(description="Steps and boundaries, once they are known.")] = (
+        None
+    )
+    progress: Annotated[Progress | None, Field(description="What the assigned worker reports.")] = None
+    objective: Annotated[
+        list[ObjectivePoint], Field(max_length=256, description="The comparable curve, one point a chunk.")
+    ] = []
+    objective_metric: Annotated[
+        str | None, Field(max_length=128, description="The metric that the curve shows.")
+    ] = None
+    residence: Annotated[Residence | None, Field(description="Where the run's session is warm.")] = None
+    failures: Annotated[Failures, Field(description="What was held against the run.")] = Failures()
+    mlflow_run_id: Annotated[
+        str | None, Field(alias="mlflowRunID", max_length=64, description="The run in MLflow.")
+    ] = None
+    display: Annotated[RunDisplay, Field(description="Columns for people.")] = RunDisplay()
+    conditions: Conditions = []
+
+
+class Run(BaseModel):
+    """One config of an experiment, trained chunk by chunk."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore")
+
+    metadata: ObjectMeta = ObjectMeta()
+    spec: RunSpec
+    status: RunStatus = RunStatus()
+
+    @classmethod
+    def from_body(cls, body: dict[str, Any]) -> Run:
+        """Parse an object of the API server.
+
+        Raises:
+            pydantic.ValidationError: If the object is not a Run.
+        """
+        return cls.model_validate({k: v for k, v in body.items() if k in {"metadata", "spec", "status"}})
+
+
+def run_name(experiment: str, index: int) -> str:
+    """Return the name of an experiment's run: `<experiment>-r<index>`."""
+    return f"{experiment}-r{index}"
+
+
+def worker_name(experiment: str, slot: int) -> str:
+    """Return the name of an experiment's worker slot: `<experiment>-w-<slot>`."""
+    return f"{experiment}-w-{slot}"

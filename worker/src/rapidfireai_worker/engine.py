@@ -1,0 +1,137 @@
+"""What the worker's process asks of whatever computes: the contract between the bus and a fit session."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from rapidfireai.api.run import Checkpoint, Prepared
+
+LogKind = Literal["log", "boundary"]
+"""`log` is what the trainer itself logs, `boundary` the evaluation at a chunk's end."""
+
+
+class RunFailure(Exception):
+    """An attempt cannot succeed, for a reason that a person can act on.
+
+    Args:
+        reason: One stable CamelCase word.
+        message: What happened, with the field and the fix; at most 4096 characters are shown.
+        blame: `Run` counts against backoffLimit, `Infrastructure` against nobody.
+    """
+
+    def __init__(self, reason: str, message: str, blame: Literal["Run", "Infrastructure"] = "Run") -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.blame = blame
+
+
+class Discarded(Exception):  # noqa: N818 - it is an outcome, not an error
+    """The run was taken away while its chunk was under way; nothing of the chunk may be kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataRef:
+    """A data set by URI."""
+
+    uri: str
+    split: str = "train"
+
+
+@dataclass(frozen=True, slots=True)
+class RunJob:
+    """All that a worker must know of a run to work on it.
+
+    Attributes:
+        config: The expanded leaf: trainer_type, model_name, training_args, peft_params and so on.
+        seed: The experiment's seed; `training_args.seed` goes before it.
+        chunks: Chunks an epoch.
+        checkpoint: The last committed state, or None at step 0.
+        bundle: The digest of the code bundle, or None for plain YAML.
+    """
+
+    namespace: str
+    experiment: str
+    experiment_uid: str
+    run: str
+    run_uid: str
+    attempt: int
+    config: Mapping[str, Any]
+    seed: int
+    chunks: int
+    train: DataRef
+    eval: DataRef | None = None
+    evaluate_at_boundaries: bool = True
+    checkpoint: Checkpoint | None = None
+    bundle: str | None = None
+    bundle_python: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkControl:
+    """How a running chunk is steered, and how it reports. Every callback is cheap and thread-safe.
+
+    Attributes:
+        park: Once set, the chunk ends after the current optimizer step, lossless (SIGTERM).
+        discard: Once set, the chunk ends after the current optimizer step by raising `Discarded`.
+        report: Called with (step, latest metrics) after optimizer steps that logged, and at least every second.
+        log: Called with (kind, sequence, step, values) for every line that goes to the run's log. The pair
+            (kind, sequence) names the line for ever: a replay logs the same pair again and it is ignored.
+    """
+
+    park: threading.Event = field(default_factory=threading.Event)
+    discard: threading.Event = field(default_factory=threading.Event)
+    report: Callable[[int, Mapping[str, float]], None] = lambda step, metrics: None
+    log: Callable[[LogKind, int, int, Mapping[str, float]], None] = lambda kind, sequence, step, values: None
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkOutcome:
+    """A chunk that was computed and is not durable yet.
+
+    Attributes:
+        step: The optimizer step that was reached; less than the boundary if it was parked.
+        metrics: At most 32 latest values, `chunk/loss` and `boundary/eval_loss` among them.
+        loss: The latest training loss, or None if none was logged yet.
+        seconds: How long it computed.
+        persist: Writes the checkpoint durably and returns it. May run in another thread while the next chunk of
+            another run computes. Raises `RunFailure` (reason StorageFull, blame Infrastructure) on a full disk.
+    """
+
+    step: int
+    metrics: Mapping[str, float]
+    loss: float | None
+    seconds: float
+    persist: Callable[[], Checkpoint]
+
+
+class Engine(Protocol):
+    """Computes chunks. All methods are blocking and are called from one thread, never concurrently."""
+
+    def prepare(self, job: RunJob) -> Prepared:
+        """Load, tokenise and measure the run; keep it resident.
+
+        Raises:
+            RunFailure: If the run cannot be built, naming the field and the fix.
+        """
+        ...
+
+    def run_chunk(self, job: RunJob, chunk: int, control: ChunkControl) -> ChunkOutcome:
+        """Run the rest of chunk `chunk`, from the resident session or else from `job.checkpoint`.
+
+        Raises:
+            RunFailure: If the run's own code or data failed, or its state could not be read.
+            Discarded: If `control.discard` was set.
+        """
+        ...
+
+    def evict(self, run_uid: str) -> None:
+        """Drop the run's session and free its memory; unknown runs are ignored."""
+        ...
+
+    def residents(self) -> Mapping[str, int]:
+        """Return the memory of each resident run in bytes, by the run's UID."""
+        ...

@@ -1,0 +1,61 @@
+"""Where things lie on the shared volume. Pure paths: nothing here touches the disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class RunDirectory:
+    """The directory of one run: `experiments/<uid>/runs/<uid>`."""
+
+    root: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        """Committed and abandoned checkpoints, one directory each."""
+        return self.root / "checkpoints"
+
+    @property
+    def logs(self) -> Path:
+        """The run's logs."""
+        return self.root / "logs"
+
+    @property
+    def metrics(self) -> Path:
+        """The append-only log of every metric: the truth that MLflow is fed from."""
+        return self.logs / "metrics.jsonl"
+
+    @property
+    def record(self) -> Path:
+        """`run.json`: spec and lineage, so that the volume alone can rebuild the resource."""
+        return self.root / "run.json"
+
+    def checkpoint(self, step: int, attempt: int) -> Path:
+        """Return the directory of the checkpoint that `attempt` makes at `step`."""
+        return self.checkpoints / f"{step}-{attempt}"
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """The shared volume, mounted at `root`."""
+
+    root: Path
+
+    def bundle(self, digest: str) -> Path:
+        """Return the file of a code bundle."""
+        return self.root / "bundles" / digest / "bundle.pkl"
+
+    def dataset(self, digest: str) -> Path:
+        """Return the Parquet file of an uploaded data set."""
+        return self.root / "datasets" / digest / "data.parquet"
+
+    @property
+    def models(self) -> Path:
+        """The shared Hugging Face cache."""
+        return self.root / "models"
+
+    def run(self, experiment_uid: str, run_uid: str) -> RunDirectory:
+        """Return the directory of a run."""
+        return RunDirectory(self.root / "experiments" / experiment_uid / "runs" / run_uid)
