@@ -1,0 +1,48 @@
+# Every task of this repository; `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+PYTHON ?= python3
+TESTS ?= tests
+# Two processes suit two cores: half of the tests wait for an API server, the other half compute.
+JOBS ?= 2
+
+.PHONY: help setup demo test check format generate lock clean
+
+help: ## List the tasks
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: ## Make .venv and build the local cluster's binary (a second run skips both)
+	@$(PYTHON) tools/setup.py
+
+demo: setup ## Start a local cluster and fine-tune four configs of SmolLM2 on it, side by side
+	@$(BIN)/rapidfireai start
+	@$(BIN)/python examples/sft_smollm2.py
+
+test: setup ## Run every test (TESTS=path for some of them)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(TESTS)
+
+check: setup ## Lint, types, layers, dependencies, generated files
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@for part in sdk operator worker; do (cd $$part && ../$(BIN)/deptry src --config ../pyproject.toml) || exit 1; done
+	@$(BIN)/python tools/generate.py --check
+
+format: setup ## Format the code and fix what ruff can fix
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+generate: setup ## Write the CRDs, the chart's copy, the reference and the table of trainer arguments
+	@$(BIN)/python tools/generate.py
+
+lock: ## Choose the newest allowed versions of every package anew
+	@uv pip compile pyproject.toml --group dev --universal --generate-hashes --no-emit-index-url \
+	  --python-version 3.11 --no-header --upgrade \
+	  --no-emit-package rapidfireai --no-emit-package rapidfireai-operator --no-emit-package rapidfireai-worker \
+	  --output-file requirements/dev.txt
+
+clean: ## Remove .venv and every cache in this folder (the cluster: rapidfireai stop --purge)
+	@rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
