@@ -7,17 +7,13 @@ TESTS ?= tests
 # Two processes suit two cores: half of the tests wait for an API server, the other half compute.
 JOBS ?= 2
 
-.PHONY: help setup demo test check format generate lock clean
+.PHONY: help setup test check format generate lock clean
 
 help: ## List the tasks
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 setup: ## Make .venv and build the local cluster's binary (a second run skips both)
 	@$(PYTHON) tools/setup.py
-
-demo: setup ## Start a local cluster and fine-tune four configs of SmolLM2 on it, side by side
-	@$(BIN)/rapidfireai start
-	@$(BIN)/python examples/sft_smollm2.py
 
 test: setup ## Run every test (TESTS=path for some of them)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(TESTS)
@@ -27,7 +23,7 @@ check: setup ## Lint, types, layers, dependencies, generated files
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@for part in sdk operator worker; do (cd $$part && ../$(BIN)/deptry src --config ../pyproject.toml) || exit 1; done
+	@cd sdk && ../$(BIN)/deptry src
 	@$(BIN)/python tools/generate.py --check
 
 format: setup ## Format the code and fix what ruff can fix

@@ -56,7 +56,5 @@ def connect_sync(kubeconfig: Path | None = None) -> client.ApiClient:
             token_filename=str(directory / "token"), cert_filename=str(directory / "ca.crt")
         ).load_and_set(configuration)
     else:
-        config.load_kube_config(
-            config_file=str(kubeconfig) if kubeconfig else None, client_configuration=configuration
-        )
+        config.load_kube_config(config_file=str(kubeconfig) if kubeconfig else None, client_configuration=configuration)
     return client.ApiClient(configuration)

@@ -13,7 +13,7 @@ LogKind = Literal["log", "boundary"]
 """`log` is what the trainer itself logs, `boundary` the evaluation at a chunk's end."""
 
 
-class RunFailure(Exception):
+class RunFailure(Exception):  # noqa: N818 - it is an outcome, not an error
     """An attempt cannot succeed, for a reason that a person can act on.
 
     Args:

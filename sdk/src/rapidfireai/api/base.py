@@ -23,9 +23,7 @@ RUN_INDEX_LABEL = f"{GROUP}/run-index"
 class Resource(BaseModel):
     """Base of every part of a resource: camelCase on the wire, unknown fields refused by name."""
 
-    model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, extra="forbid", validate_default=True
-    )
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", validate_default=True)
 
     def to_wire(self) -> dict[str, Any]:
         """Return the JSON form that is sent to the API server: camelCase, nothing that is None."""

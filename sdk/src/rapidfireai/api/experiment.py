@@ -61,9 +61,7 @@ class Objective(Resource):
             ),
         ),
     ] = "eval_loss"
-    direction: Annotated[Literal["minimize", "maximize"], Field(description="Which way is better.")] = (
-        "minimize"
-    )
+    direction: Annotated[Literal["minimize", "maximize"], Field(description="Which way is better.")] = "minimize"
 
 
 Uri = Annotated[
@@ -84,9 +82,7 @@ Uri = Annotated[
 class DataSource(Resource):
     """Where one data set lies."""
 
-    uri: Annotated[
-        Uri, Field(description="pvc://CLAIM/path, blob://sha256/DIGEST, hf://owner/name or file:///path.")
-    ]
+    uri: Annotated[Uri, Field(description="pvc://CLAIM/path, blob://sha256/DIGEST, hf://owner/name or file:///path.")]
     split: Annotated[str, Field(max_length=128, description="The split of an hf:// data set.")] = "train"
 
 
@@ -94,9 +90,7 @@ class Data(Resource):
     """The data sets of an experiment."""
 
     train: Annotated[DataSource, Field(description="The rows to train on.")]
-    eval: Annotated[
-        DataSource | None, Field(description="The rows to evaluate on at every chunk boundary.")
-    ] = None
+    eval: Annotated[DataSource | None, Field(description="The rows to evaluate on at every chunk boundary.")] = None
 
 
 class Code(Resource):
@@ -123,9 +117,7 @@ class WorkerContainer(Resource):
     """What may be chosen about the worker's container."""
 
     name: Annotated[Literal["worker"], Field(description="Always `worker`.")] = "worker"
-    image: Annotated[str | None, Field(max_length=512, description="The image; the chart's by default.")] = (
-        None
-    )
+    image: Annotated[str | None, Field(max_length=512, description="The image; the chart's by default.")] = None
     resources: Annotated[
         FreeForm | None,
         Field(description="Requests and limits, such as nvidia.com/gpu; the chart's by default."),
@@ -143,15 +135,11 @@ class WorkerPodSpec(Resource):
         dict[str, Annotated[str, Field(max_length=63)]] | None,
         Field(description="Labels that a node must have."),
     ] = None
-    tolerations: Annotated[
-        list[FreeForm], Field(max_length=32, description="Taints that are tolerated.")
-    ] = []
+    tolerations: Annotated[list[FreeForm], Field(max_length=32, description="Taints that are tolerated.")] = []
     affinity: Annotated[FreeForm | None, Field(description="Scheduling affinity.")] = None
     priority_class_name: Annotated[Name | None, Field(description="The pods' PriorityClass.")] = None
     runtime_class_name: Annotated[Name | None, Field(description="The pods' RuntimeClass.")] = None
-    image_pull_secrets: Annotated[
-        list[FreeForm], Field(max_length=16, description="Secrets that pull the image.")
-    ] = []
+    image_pull_secrets: Annotated[list[FreeForm], Field(max_length=16, description="Secrets that pull the image.")] = []
 
 
 class WorkerTemplate(Resource):
@@ -163,12 +151,8 @@ class WorkerTemplate(Resource):
 class Workers(Resource):
     """The long-lived worker pods that the runs share."""
 
-    replicas: Annotated[
-        int, Field(ge=0, le=MAX_WORKERS, description="How many workers; one GPU each is usual.")
-    ] = 1
-    template: Annotated[WorkerTemplate, Field(description="What each worker pod looks like.")] = (
-        WorkerTemplate()
-    )
+    replicas: Annotated[int, Field(ge=0, le=MAX_WORKERS, description="How many workers; one GPU each is usual.")] = 1
+    template: Annotated[WorkerTemplate, Field(description="What each worker pod looks like.")] = WorkerTemplate()
 
 
 class Storage(Resource):
@@ -185,9 +169,7 @@ class ExperimentSpec(Resource):
 
     model_config = ConfigDict(
         json_schema_extra=validations(
-            cel(
-                "self.seed == oldSelf.seed", "seed is fixed once the experiment exists; make a new experiment"
-            ),
+            cel("self.seed == oldSelf.seed", "seed is fixed once the experiment exists; make a new experiment"),
             cel(
                 "self.chunks == oldSelf.chunks",
                 "chunks is fixed once the experiment exists; make a new experiment",
@@ -196,9 +178,7 @@ class ExperimentSpec(Resource):
                 "self.configs == oldSelf.configs",
                 "configs are fixed once the experiment exists; make a new experiment",
             ),
-            cel(
-                "self.data == oldSelf.data", "data is fixed once the experiment exists; make a new experiment"
-            ),
+            cel("self.data == oldSelf.data", "data is fixed once the experiment exists; make a new experiment"),
             cel(
                 "has(self.code) == has(oldSelf.code) && (!has(self.code) || self.code == oldSelf.code)",
                 "code is fixed once the experiment exists; make a new experiment",
@@ -216,9 +196,7 @@ class ExperimentSpec(Resource):
         list[ConfigGroup],
         Field(min_length=1, max_length=64, description="The templates that expand into runs."),
     ]
-    objective: Annotated[Objective, Field(description="What makes one run better than another.")] = (
-        Objective()
-    )
+    objective: Annotated[Objective, Field(description="What makes one run better than another.")] = Objective()
     chunks: Annotated[int, Field(ge=1, le=1000, description="How many chunks one epoch is cut into.")] = 4
     evaluate_at_boundaries: Annotated[
         bool, Field(description="Whether each run is evaluated at every chunk boundary, out of band.")
@@ -280,9 +258,7 @@ class ExperimentStatus(Status):
         Literal["Pending", "Refused", "Running", "Stopped", "Succeeded", "Failed"] | None,
         Field(description="The conditions in one word."),
     ] = None
-    observed_generation: Annotated[
-        int, Field(description="The generation of the spec that was last acted on.")
-    ] = 0
+    observed_generation: Annotated[int, Field(description="The generation of the spec that was last acted on.")] = 0
     next_index: Annotated[
         int, Field(description="The index that the next run gets; an index is used once and never again.")
     ] = 1

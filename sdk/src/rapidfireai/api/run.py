@@ -57,9 +57,7 @@ class Assignment(Status):
     worker: Annotated[Name, Field(description="The worker slot.")]
     pod: Annotated[Name, Field(description="The pod that is in that slot.")]
     pod_uid: Annotated[str, Field(alias="podUID", max_length=64, description="That pod's UID.")]
-    process: Annotated[
-        str, Field(max_length=128, description="The process in that pod, by its Lease's holder.")
-    ]
+    process: Annotated[str, Field(max_length=128, description="The process in that pod, by its Lease's holder.")]
     attempt: Annotated[int, Field(ge=1, description="The fencing token: grows with every assignment.")]
     task: Annotated[Task, Field(description="`prepare` loads and measures, `chunk` trains.")]
     chunk: Annotated[int, Field(ge=PREPARE_CHUNK, description="Which chunk; -1 is the prepare task.")]
@@ -81,9 +79,7 @@ class RunError(Status):
     message: Annotated[Message, Field(description="What happened, with the field and the fix.")]
     blame: Annotated[
         Literal["Run", "Infrastructure"],
-        Field(
-            description="Run counts against backoffLimit; Infrastructure (a full disk, say) against nobody."
-        ),
+        Field(description="Run counts against backoffLimit; Infrastructure (a full disk, say) against nobody."),
     ] = "Run"
 
 
@@ -91,9 +87,7 @@ class Prepared(Status):
     """What preparing the run found out. The worker reports it, the operator keeps it."""
 
     total_steps: Annotated[int, Field(ge=1, description="Optimizer steps of the whole schedule.")]
-    boundaries: Annotated[
-        list[int], Field(max_length=MAX_CHUNKS, description="The step at which each chunk ends.")
-    ]
+    boundaries: Annotated[list[int], Field(max_length=MAX_CHUNKS, description="The step at which each chunk ends.")]
     bytes: Annotated[int, Field(ge=0, description="Memory that the run holds while it is resident.")] = 0
 
 
@@ -103,9 +97,7 @@ class Progress(Status):
     attempt: Annotated[int, Field(ge=1, description="The attempt that reports.")]
     chunk: Annotated[int, Field(ge=PREPARE_CHUNK, description="The chunk that it is about.")]
     step: Annotated[int, Field(ge=0, description="The optimizer step that was reached.")]
-    final: Annotated[bool, Field(description="True is the commit: nothing more comes of this attempt.")] = (
-        False
-    )
+    final: Annotated[bool, Field(description="True is the commit: nothing more comes of this attempt.")] = False
     loss: Annotated[ShortText | None, Field(description="The latest training loss, for people.")] = None
     metrics: Annotated[dict[str, Number], Field(max_length=32, description="The latest metrics.")] = {}
     seconds: Annotated[Number | None, Field(description="How long the attempt has computed.")] = None
@@ -149,16 +141,14 @@ class RunStatus(Status):
     state: Annotated[RunState | None, Field(description="The run's state in one word.")] = None
     attempt: Annotated[int, Field(description="The last attempt that was given out; never goes back.")] = 0
     assignment: Annotated[Assignment | None, Field(description="Who works on the run now.")] = None
-    prepared: Annotated[Prepared | None, Field(description="Steps and boundaries, once they are known.")] = (
-        None
-    )
+    prepared: Annotated[Prepared | None, Field(description="Steps and boundaries, once they are known.")] = None
     progress: Annotated[Progress | None, Field(description="What the assigned worker reports.")] = None
     objective: Annotated[
         list[ObjectivePoint], Field(max_length=256, description="The comparable curve, one point a chunk.")
     ] = []
-    objective_metric: Annotated[
-        str | None, Field(max_length=128, description="The metric that the curve shows.")
-    ] = None
+    objective_metric: Annotated[str | None, Field(max_length=128, description="The metric that the curve shows.")] = (
+        None
+    )
     residence: Annotated[Residence | None, Field(description="Where the run's session is warm.")] = None
     failures: Annotated[Failures, Field(description="What was held against the run.")] = Failures()
     mlflow_run_id: Annotated[

@@ -1,0 +1,71 @@
+"""The resources as the API server serves them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import yaml
+
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("crds")]
+Kubectl = Callable[..., str]
+
+
+def experiment(**spec: object) -> str:
+    body = {
+        "apiVersion": "rapidfire.ai/v1alpha1",
+        "kind": "Experiment",
+        "metadata": {"name": "e"},
+        "spec": {
+            "configs": [{"trainer": "SFT", "config": {"model_name": "m"}}],
+            "data": {"train": {"uri": "file:///data/train.jsonl"}},
+            **spec,
+        },
+    }
+    return yaml.safe_dump(body)
+
+
+def test_a_small_experiment_is_accepted_and_completed_with_defaults(kubectl: Kubectl) -> None:
+    assert "created" in kubectl("apply", "-f", "-", stdin=experiment())
+    seen = kubectl("get", "rfexp", "e", "-o", "jsonpath={.spec.chunks} {.spec.seed} {.spec.objective.metric}")
+    assert seen == "4 42 eval_loss"
+
+
+@pytest.mark.parametrize(
+    ("spec", "sentence"),
+    [
+        ({"chunk": 4}, 'unknown field "spec.chunk"'),
+        ({"chunks": "four"}, "spec.chunks"),
+        ({"chunks": 0}, "should be greater than or equal to 1"),
+        ({"configs": []}, "spec.configs"),
+        ({"mode": "train"}, 'supported values: "fit"'),
+        ({"data": {"train": {"uri": "/data/train.jsonl"}}}, "write pvc://CLAIM/path"),
+    ],
+)
+def test_nonsense_is_refused_with_the_field_and_the_fix(
+    kubectl: Kubectl, spec: dict[str, object], sentence: str
+) -> None:
+    assert sentence in kubectl("apply", "-f", "-", stdin=experiment(**spec))
+
+
+def test_what_is_fixed_says_so(kubectl: Kubectl) -> None:
+    kubectl("apply", "-f", "-", stdin=experiment())
+    answer = kubectl("patch", "rfexp", "e", "--type=merge", "-p", '{"spec":{"seed":1}}')
+    assert "seed is fixed once the experiment exists" in answer
+
+
+def test_workers_scale(kubectl: Kubectl) -> None:
+    kubectl("apply", "-f", "-", stdin=experiment())
+    assert "scaled" in kubectl("scale", "rfexp", "e", "--replicas=3")
+    assert kubectl("get", "rfexp", "e", "-o", "jsonpath={.spec.workers.replicas}") == "3"
+
+
+def test_every_field_is_explained(kubectl: Kubectl) -> None:
+    assert "How many chunks one epoch is cut into" in kubectl("explain", "rfexp.spec.chunks")
+    assert "<no description>" not in kubectl("explain", "rfexp.spec")
+
+
+def test_columns_answer_what_is_going_on(kubectl: Kubectl) -> None:
+    kubectl("apply", "-f", "-", stdin=experiment())
+    header = kubectl("get", "rfexp").splitlines()[0].split()
+    assert header == ["NAME", "MODE", "STATE", "RUNS", "ACTIVE", "CHUNKS", "WORKERS", "BEST", "ETA", "AGE"]
