@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
 from rapidfireai.api.base import (
@@ -21,28 +22,60 @@ from rapidfireai.api.base import (
     cel,
     validations,
 )
+from rapidfireai.api.policies import Policies, PolicyRecord, Usage
 
-Trainer = Literal["SFT"]
-MAX_RUNS = 1000
-"""How many runs one experiment may have."""
+Trainer = Literal["SFT", "DPO", "GRPO"]
+MAX_RUNS = 10_000
+"""How many runs one experiment may have unless it says otherwise."""
+MOST_RUNS = 100_000
+"""How many runs an experiment can allow itself at most."""
 MAX_WORKERS = 256
 """How many worker slots one experiment may have."""
+MAX_SOURCE = 65536
+"""How many characters of inline source one experiment may have."""
+FUNCTION_PATTERN = r"^([A-Za-z_]\w*(\.[A-Za-z_]\w*)*:)?[A-Za-z_]\w*$"
+"""How a function of a manifest is named: a name of the experiment's own source, or `module:name`."""
+
+
+Strategy = Literal["grid", "random"]
 
 
 class ConfigGroup(Resource):
     """One template of configs; its knobs are expanded into runs."""
 
+    model_config = ConfigDict(
+        json_schema_extra=validations(
+            cel(
+                "self.strategy != 'random' || has(self.numRuns)",
+                "strategy random needs numRuns: how many runs to draw",
+            ),
+            cel(
+                "self.strategy == 'random' || (!has(self.numRuns) && !has(self.seed))",
+                "numRuns and seed belong to strategy random; a grid takes every combination: leave them out",
+            ),
+        )
+    )
+
     strategy: Annotated[
-        Literal["grid"], Field(description="How knobs become runs: `grid` takes every combination.")
+        Strategy,
+        Field(description="How knobs become runs: `grid` takes every combination, `random` draws numRuns of them."),
     ] = "grid"
+    num_runs: Annotated[
+        int | None, Field(ge=1, le=MOST_RUNS, description="How many different runs `random` draws.")
+    ] = None
+    seed: Annotated[
+        int | None, Field(ge=0, le=2**32 - 1, description="The seed that `random` draws with; 42 if left out.")
+    ] = None
     trainer: Annotated[Trainer, Field(description="Which trainer of TRL runs the configs of this group.")]
     config: Annotated[
         FreeForm,
         Field(
             description=(
                 "The config, with the Python API's own names: model_name, tokenizer, tokenizer_kwargs, "
-                "model_type, model_kwargs, peft_config, training_args, formatting_func, compute_metrics. "
-                'A knob is written {"$list": [...]}.'
+                "model_type, model_kwargs, peft_config, training_args, formatting_func, compute_metrics, "
+                "generation_config, for DPO ref_model_name, ref_model_type, ref_model_kwargs, for GRPO reward_funcs. "
+                'A knob is written {"$list": [...]}, or for `random` {"$range": {"start": ..., "end": ...}}; '
+                'several configs {"$list": [{...}, {...}]}.'
             )
         ),
     ]
@@ -64,26 +97,59 @@ class Objective(Resource):
     direction: Annotated[Literal["minimize", "maximize"], Field(description="Which way is better.")] = "minimize"
 
 
+URI_PATTERN = (
+    r"^(pvc://[a-z0-9.-]+/.+|blob://sha256/[0-9a-f]{64}|hf://[^/].*|file:///.+|https?://[^/@]+/.+|(s3|gs)://[^/@]+/.+)$"
+)
+"""The URIs of data sets, in the syntax that Python and CEL share."""
+URI_FIX = (
+    "write pvc://CLAIM/path, hf://owner/name, https://host/path, s3://bucket/path, gs://bucket/path, "
+    "blob://sha256/DIGEST (what the SDK uploads) or file:///path (only where workers share the user's disk); a user "
+    "name and password do not belong in it"
+)
+
+
+def _known_scheme(uri: str) -> str:
+    if not re.fullmatch(URI_PATTERN, uri):
+        raise ValueError(URI_FIX)
+    return uri
+
+
 Uri = Annotated[
     str,
     StringConstraints(min_length=1, max_length=2048),
-    Field(
-        json_schema_extra=validations(
-            cel(
-                "self.matches('^(pvc://[a-z0-9.-]+/.+|blob://sha256/[0-9a-f]{64}|hf://.+|file:///.+)$')",
-                "write pvc://CLAIM/path, blob://sha256/DIGEST (what the SDK uploads), hf://owner/name "
-                "or file:///path (only where workers share the user's disk)",
-            )
-        )
-    ),
+    AfterValidator(_known_scheme),
+    Field(json_schema_extra=validations(cel(f"self.matches('{URI_PATTERN}')", URI_FIX))),
 ]
+HubText = Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class DataSource(Resource):
     """Where one data set lies."""
 
-    uri: Annotated[Uri, Field(description="pvc://CLAIM/path, blob://sha256/DIGEST, hf://owner/name or file:///path.")]
-    split: Annotated[str, Field(max_length=128, description="The split of an hf:// data set.")] = "train"
+    model_config = ConfigDict(
+        json_schema_extra=validations(
+            cel(
+                "(!has(self.config) && !has(self.revision)) || self.uri.startsWith('hf://')",
+                "config and revision belong to an hf:// data set; leave them out",
+            ),
+        )
+    )
+
+    uri: Annotated[
+        Uri,
+        Field(
+            description=(
+                "pvc://CLAIM/path, hf://owner/name, https://host/path, s3://bucket/path, gs://bucket/path, "
+                "blob://sha256/DIGEST or file:///path. A path names a file that ends in .jsonl, .json, .parquet or "
+                ".csv (.gz may follow); on a claim or a bucket also a directory of such files, or several with * and ?."
+            )
+        ),
+    ]
+    split: Annotated[
+        str, Field(max_length=128, description="The split of an hf:// data set, such as train or train[:1000].")
+    ] = "train"
+    config: Annotated[HubText | None, Field(description="The configuration (subset) of an hf:// data set.")] = None
+    revision: Annotated[HubText | None, Field(description="The commit, tag or branch of an hf:// data set.")] = None
 
 
 class Data(Resource):
@@ -93,14 +159,64 @@ class Data(Resource):
     eval: Annotated[DataSource | None, Field(description="The rows to evaluate on at every chunk boundary.")] = None
 
 
-class Code(Resource):
-    """The user's Python objects, as the SDK bundled them; leave it out for a plain YAML experiment."""
+class ConfigMapCode(Resource):
+    """A key of a ConfigMap that holds Python source."""
 
-    bundle: Annotated[Digest, Field(description="The digest of the code bundle on the volume.")]
+    name: Annotated[Name, Field(description="The ConfigMap, in the experiment's namespace.")]
+    key: Annotated[Name, Field(description="The key that holds the source, of at most 64 KiB.")] = "code.py"
+
+
+class Code(Resource):
+    """The user's Python functions: what the SDK bundled, or source; leave it out if there are none."""
+
+    model_config = ConfigDict(
+        json_schema_extra=validations(
+            cel(
+                "(has(self.bundle) ? 1 : 0) + (has(self.source) ? 1 : 0) + (has(self.configMap) ? 1 : 0) <= 1",
+                "write one of bundle, source and configMap",
+            ),
+            cel(
+                "has(self.bundle) || has(self.source) || has(self.configMap) || has(self.createModel)",
+                "write source or configMap, or leave code out (the SDK writes bundle)",
+            ),
+            cel("has(self.bundle) == has(self.python)", "bundle and python go together; the SDK writes both"),
+            cel(
+                "!has(self.bundle) || !has(self.createModel)",
+                "a bundle has its own create_model_fn; leave createModel out",
+            ),
+        )
+    )
+
+    bundle: Annotated[Digest | None, Field(description="The digest of the code bundle on the volume.")] = None
     python: Annotated[
-        str,
+        str | None,
         Field(pattern=r"^3\.\d+$", description="The Python version that made the bundle, such as 3.11."),
-    ]
+    ] = None
+    source: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            max_length=MAX_SOURCE,
+            description=(
+                'Python source. Configs name its functions as {"$function": "name"}, and those of modules that the '
+                'worker\'s image has as {"$function": "module:name"}.'
+            ),
+        ),
+    ] = None
+    config_map: Annotated[ConfigMapCode | None, Field(description="Where the source lies, instead of in `source`.")] = (
+        None
+    )
+    create_model: Annotated[
+        str | None,
+        Field(
+            max_length=256,
+            pattern=FUNCTION_PATTERN,
+            description=(
+                "The function that takes a run's config and returns (model, tokenizer): `name` or `module:name`. "
+                "Without it `model_name` is loaded."
+            ),
+        ),
+    ] = None
 
 
 class EnvVar(Resource):
@@ -164,6 +280,15 @@ class Storage(Resource):
     ] = None
 
 
+class Retention(Resource):
+    """Which checkpoints of a run stay on the volume; the last commit always does, whatever it says."""
+
+    keep_last: Annotated[int, Field(ge=1, le=1000, description="How many of the latest commits are kept.")] = 1
+    keep_best: Annotated[
+        bool, Field(description="Whether the commit with the best objective is kept too, however old it is.")
+    ] = True
+
+
 class ExperimentSpec(Resource):
     """What the user wants."""
 
@@ -177,6 +302,10 @@ class ExperimentSpec(Resource):
             cel(
                 "self.configs == oldSelf.configs",
                 "configs are fixed once the experiment exists; make a new experiment",
+            ),
+            cel(
+                "self.maxRuns >= oldSelf.maxRuns",
+                "maxRuns can be raised but not lowered once the experiment exists; stop the runs that are too many",
             ),
             cel("self.data == oldSelf.data", "data is fixed once the experiment exists; make a new experiment"),
             cel(
@@ -196,33 +325,47 @@ class ExperimentSpec(Resource):
         list[ConfigGroup],
         Field(min_length=1, max_length=64, description="The templates that expand into runs."),
     ]
+    max_runs: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=MOST_RUNS,
+            description=(
+                "How many runs the configs may make; more are refused, because a knob too many is easily written. "
+                "Administrators limit a namespace with a ResourceQuota on count/runs.rapidfire.ai."
+            ),
+        ),
+    ] = MAX_RUNS
     objective: Annotated[Objective, Field(description="What makes one run better than another.")] = Objective()
     chunks: Annotated[int, Field(ge=1, le=1000, description="How many chunks one epoch is cut into.")] = 4
     evaluate_at_boundaries: Annotated[
         bool, Field(description="Whether each run is evaluated at every chunk boundary, out of band.")
     ] = True
     data: Annotated[Data, Field(description="The data sets.")]
-    code: Annotated[Code | None, Field(description="The user's Python objects, from the SDK.")] = None
+    code: Annotated[Code | None, Field(description="The user's Python functions.")] = None
     workers: Annotated[Workers, Field(description="The workers.")] = Workers()
     storage: Annotated[Storage, Field(description="The shared volume.")] = Storage()
+    retention: Annotated[Retention, Field(description="Which checkpoints stay on the volume.")] = Retention()
     backoff_limit: Annotated[
         int, Field(ge=0, le=100, description="How often a run is tried again after its own code raised.")
     ] = 0
     crash_limit: Annotated[
         int, Field(ge=0, le=100, description="How often a run is tried again after it took its worker down.")
     ] = 2
+    policies: Policies = []
 
 
 class RunCounts(Status):
     """How many runs are in which state."""
 
-    total: Annotated[int, Field(description="All runs.")] = 0
+    total: Annotated[int, Field(description="All runs but the deleted ones.")] = 0
     active: Annotated[int, Field(description="Runs that can still go on without anybody's help.")] = 0
     pending: Annotated[int, Field(description="Runs that have not begun.")] = 0
     running: Annotated[int, Field(description="Runs under way.")] = 0
     stopped: Annotated[int, Field(description="Runs that a user stopped; they can be resumed.")] = 0
     succeeded: Annotated[int, Field(description="Runs that reached their last step.")] = 0
     failed: Annotated[int, Field(description="Runs that cannot go on.")] = 0
+    deleted: Annotated[int, Field(description="Runs that were deleted and are kept as a record; not in the total.")] = 0
 
 
 class ChunkCounts(Status):
@@ -267,6 +410,8 @@ class ExperimentStatus(Status):
     workers: Annotated[WorkerCounts, Field(description="Workers.")] = WorkerCounts()
     best: Annotated[BestRun | None, Field(description="The leading run.")] = None
     eta: Annotated[ShortText | None, Field(description="About how long until all runs are done.")] = None
+    policies: Annotated[list[PolicyRecord], Field(max_length=64, description="What the policies decided so far.")] = []
+    usage: Annotated[Usage, Field(description="What the experiment has used.")] = Usage()
     ml_flow_experiment_id: Annotated[
         str | None, Field(alias="mlflowExperimentID", max_length=64, description="The experiment in MLflow.")
     ] = None

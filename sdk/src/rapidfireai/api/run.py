@@ -21,14 +21,40 @@ from rapidfireai.api.base import (
     cel,
     validations,
 )
+from rapidfireai.api.policies import PolicyStop
 
 PREPARE_CHUNK = -1
 """The chunk number of the `prepare` task, which comes before chunk 0."""
 MAX_CHUNKS = 4096
 """How many chunks one run may have over all its epochs."""
 
-RunState = Literal["Pending", "Running", "Stopped", "Succeeded", "Failed"]
+RunState = Literal["Pending", "Running", "Stopped", "Deleted", "Succeeded", "Failed"]
+DesiredState = Literal["Running", "Stopped", "Deleted"]
+When = Literal["Boundary", "Immediate"]
+ENDED: frozenset[RunState | None] = frozenset({"Succeeded", "Failed", "Deleted"})
+"""States in which a run never trains again; the first two it leaves only to be deleted."""
 Task = Literal["prepare", "chunk"]
+
+
+class Checkpoint(Status):
+    """The last durable state of the run; changes only with a final commit."""
+
+    path: Annotated[str, Field(max_length=512, description="The directory, relative to the volume.")]
+    digest: Annotated[Digest, Field(description="The sha256 of its manifest.")]
+    step: Annotated[int, Field(ge=0, description="The optimizer step that it holds.")]
+
+
+class ParentRef(Resource):
+    """The run that this one was cloned from. The operator writes it when it makes the clone."""
+
+    name: Annotated[Name, Field(description="The parent's name.")]
+    uid: Annotated[str, Field(max_length=64, description="The parent's UID.")]
+    index: Annotated[int, Field(ge=1, description="The parent's number in the experiment.")]
+    warm_start: Annotated[bool, Field(description="Whether the clone begins with the parent's weights.")] = False
+    checkpoint: Annotated[
+        Checkpoint | None,
+        Field(description="Where a warm clone begins: what the parent had committed when the clone was accepted."),
+    ] = None
 
 
 class RunSpec(Resource):
@@ -39,6 +65,15 @@ class RunSpec(Resource):
             cel("self.experimentRef == oldSelf.experimentRef", "a run stays in its experiment"),
             cel("self.index == oldSelf.index", "a run keeps its index"),
             cel("self.config == oldSelf.config", "a run keeps its config; clone it to change a knob"),
+            cel(
+                "has(self.parentRef) == has(oldSelf.parentRef) && (!has(self.parentRef) || "
+                "self.parentRef == oldSelf.parentRef)",
+                "a run keeps its parent",
+            ),
+            cel(
+                "oldSelf.desiredState != 'Deleted' || self.desiredState == 'Deleted'",
+                "a deleted run stays deleted; clone it, warm if it shall go on from its last commit",
+            ),
         )
     )
 
@@ -46,9 +81,28 @@ class RunSpec(Resource):
     index: Annotated[int, Field(ge=1, description="The run's number in its experiment: the API's run_id.")]
     config: Annotated[FreeForm, Field(description="The config with every knob decided.")]
     desired_state: Annotated[
-        Literal["Running", "Stopped"],
-        Field(description="Stopped takes effect at the next chunk boundary; Running goes on from there."),
+        DesiredState,
+        Field(
+            description="Stopped takes effect at the next chunk boundary; Running goes on from there. Deleted ends the "
+            "run for good and hides its results; its checkpoints stay."
+        ),
     ] = "Running"
+    when: Annotated[
+        When,
+        Field(
+            description="When Stopped and Deleted take effect: at the next chunk boundary, or after the current "
+            "optimizer step. Nothing is lost either way."
+        ),
+    ] = "Boundary"
+    parent_ref: Annotated[ParentRef | None, Field(description="The run that this one was cloned from.")] = None
+    requested_by: Annotated[
+        str | None,
+        Field(
+            max_length=256,
+            description="Who asked for desiredState last. The API server writes it where the cluster has "
+            "MutatingAdmissionPolicies; nobody can claim to be somebody else.",
+        ),
+    ] = None
 
 
 class Assignment(Status):
@@ -64,14 +118,6 @@ class Assignment(Status):
     granted_at: Annotated[Number, Field(description="When it was given, in seconds since the epoch.")]
 
 
-class Checkpoint(Status):
-    """The last durable state of the run; changes only with a final commit."""
-
-    path: Annotated[str, Field(max_length=512, description="The directory, relative to the volume.")]
-    digest: Annotated[Digest, Field(description="The sha256 of its manifest.")]
-    step: Annotated[int, Field(ge=0, description="The optimizer step that it holds.")]
-
-
 class RunError(Status):
     """Why an attempt ended without success."""
 
@@ -81,6 +127,12 @@ class RunError(Status):
         Literal["Run", "Infrastructure"],
         Field(description="Run counts against backoffLimit; Infrastructure (a full disk, say) against nobody."),
     ] = "Run"
+    retry: Annotated[
+        bool,
+        Field(
+            description="False means that another try would end alike: the run fails at once, whatever backoffLimit is."
+        ),
+    ] = True
 
 
 class Prepared(Status):
@@ -126,6 +178,18 @@ class Failures(Status):
 
     errors: Annotated[int, Field(description="Attempts in which its own code raised.")] = 0
     crashes: Annotated[int, Field(description="Attempts in which it took its worker down.")] = 0
+    last_crash: Annotated[
+        str, Field(max_length=512, description="How the process ended that the run took down last.")
+    ] = ""
+    interruptions: Annotated[
+        int, Field(description="Attempts in a row that failed without the run's fault; they make the next wait longer.")
+    ] = 0
+    retry_at: Annotated[
+        Number | None, Field(description="Not tried again before this time, in seconds since the epoch.")
+    ] = None
+    alone: Annotated[
+        bool, Field(description="Whether the next try gets a worker for itself, because the last one took it down.")
+    ] = False
 
 
 class RunDisplay(Status):
@@ -150,7 +214,22 @@ class RunStatus(Status):
         None
     )
     residence: Annotated[Residence | None, Field(description="Where the run's session is warm.")] = None
+    pinned: Annotated[
+        list[Checkpoint],
+        Field(max_length=64, description="Commits that warm clones began with; nobody removes them."),
+    ] = []
+    head_start: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="Chunks that count as done in the order of turns, because the run joined late: it neither "
+            "waits for the others nor holds them up.",
+        ),
+    ] = 0
     failures: Annotated[Failures, Field(description="What was held against the run.")] = Failures()
+    stopped_by: Annotated[
+        list[PolicyStop], Field(max_length=16, description="Which policies stopped it, and why, the latest last.")
+    ] = []
     mlflow_run_id: Annotated[
         str | None, Field(alias="mlflowRunID", max_length=64, description="The run in MLflow.")
     ] = None

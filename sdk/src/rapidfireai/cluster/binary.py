@@ -46,7 +46,12 @@ def cached_binary(module: Path = MODULE) -> Path:
     return cache_dir() / f"kubelocal-{module_digest(module)}"
 
 
-def _prebuilt() -> Path | None:
+def named_binary() -> Path | None:
+    """Return the prebuilt binary that the environment names, or None if it names none.
+
+    Raises:
+        BinaryError: If what it names cannot be run.
+    """
     named = os.environ.get(PREBUILT_ENV)
     if not named:
         return None
@@ -65,7 +70,7 @@ def find_binary(report: Report = print) -> Path:
     Raises:
         BinaryError: If a prebuilt one is named but unusable, if Go is missing or too old, or if the build fails.
     """
-    prebuilt = _prebuilt()
+    prebuilt = named_binary()
     if prebuilt:
         return prebuilt
     target = cached_binary()
@@ -89,7 +94,12 @@ def _locked(path: Path, report: Report) -> Iterator[None]:
         yield
 
 
-def _go(module: Path = MODULE) -> str:
+def find_go(module: Path = MODULE) -> str:
+    """Return a Go that can build `module`.
+
+    Raises:
+        BinaryError: If there is none on the PATH, or it is too old.
+    """
     go = shutil.which("go")
     wanted = re.search(r"^go (\d+)\.(\d+)", (module / "go.mod").read_text(), re.MULTILINE)
     if wanted is None:
@@ -119,7 +129,7 @@ def _link_flags(module: Path) -> str:
 
 
 def _build(target: Path, report: Report, module: Path = MODULE) -> None:
-    go = _go(module)
+    go = find_go(module)
     partial = target.with_suffix(".partial")
     env = {
         **os.environ,

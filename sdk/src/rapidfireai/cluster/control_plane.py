@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -12,28 +11,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rapidfireai.cluster import pki
+from rapidfireai.cluster.ports import ADDRESS, free_ports, is_free
 from rapidfireai.cluster.processes import BackgroundProcess
+from rapidfireai.errors import RapidFireError
 
-ADDRESS = "127.0.0.1"
 COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 _LONGEST_SOCKET_PATH = 90
 """A unix socket's path may have 107 bytes; etcd adds a suffix of its own."""
 
 
-class ControlPlaneError(RuntimeError):
+class ControlPlaneError(RapidFireError):
     """The control plane did not come up; the message says which part and shows its last words."""
-
-
-def free_ports(count: int) -> list[int]:
-    """Return `count` different ports on loopback that nobody listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind((ADDRESS, 0))
-        return [int(each.getsockname()[1]) for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
 
 
 class ControlPlane:
@@ -63,6 +51,8 @@ class ControlPlane:
             ControlPlaneError: If a part ends early or is not ready within `timeout` seconds.
         """
         self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not any(self.running().values()):
+            self._forget_stale()
         if not self.kubeconfig.exists():
             pki.create(self.pki, self.server)
         deadline = time.monotonic() + timeout
@@ -93,6 +83,13 @@ class ControlPlane:
         """Run kubectl as the cluster's administrator; the caller judges the exit code."""
         command = [str(self.binary), "kubectl", "--kubeconfig", str(self.kubeconfig), *words]
         return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    def _forget_stale(self) -> None:
+        """Drop ports that somebody else took meanwhile, and certificates that end soon; resources stay."""
+        usable = all(is_free(port) for port in self._ports()) and pki.is_valid(self.pki)
+        if not usable:
+            (self.home / "ports.json").unlink()
+            shutil.rmtree(self.pki, ignore_errors=True)
 
     def _ports(self) -> tuple[int, int, int]:
         record = self.home / "ports.json"
@@ -193,7 +190,10 @@ class ControlPlane:
             "root-ca-file": str(self.pki / "ca.crt"),
             "cluster-signing-cert-file": str(self.pki / "ca.crt"),
             "cluster-signing-key-file": str(self.pki / "ca.key"),
+            "node-monitor-period": "1s",  # how long a new node may have to wait for its first pod
             "kube-api-qps": "300",
             "kube-api-burst": "600",
+            # A claim that is seen before its volume is looked at again only then; by default after 15 s.
+            "pvclaimbinder-sync-period": "1s",
             "flex-volume-plugin-dir": str(self.home / "flexvolume"),
         }

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -24,9 +26,10 @@ class BackgroundProcess:
             record = json.loads(self._record.read_text())
             process = psutil.Process(int(record["pid"]))
             same = abs(process.create_time() - float(record["started"])) < 1.0
+            ended = process.status() == psutil.STATUS_ZOMBIE
         except (OSError, ValueError, KeyError, TypeError, psutil.NoSuchProcess):
             return None
-        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+        return process if same and not ended else None
 
     def start(self, command: Sequence[str]) -> None:
         """Start `command` in a session of its own, unless it runs already; output goes to the log."""
@@ -41,15 +44,20 @@ class BackgroundProcess:
 
     def stop(self, grace: float = 10.0) -> None:
         """Ask the process to end, and end it by force after `grace` seconds."""
-        process = self.find()
-        if process is not None:
-            process.terminate()
-            try:
-                process.wait(grace)
-            except psutil.TimeoutExpired:
-                process.kill()
-                process.wait(grace)
+        for end in (psutil.Process.terminate, psutil.Process.kill):
+            process = self.find()
+            if process is None:
+                break
+            with suppress(psutil.NoSuchProcess):  # it has just ended
+                end(process)
+            self._wait(grace)
         self._record.unlink(missing_ok=True)
+
+    def _wait(self, seconds: float) -> None:
+        """Wait for the end. Not for the pid to vanish: that is up to whoever adopted the process."""
+        deadline = time.monotonic() + seconds
+        while self.find() is not None and time.monotonic() < deadline:
+            time.sleep(0.02)
 
     def last_lines(self, count: int = 5) -> str:
         """Return the end of the log, for an error message."""

@@ -1,0 +1,1 @@
+"""The command line `rapidfireai`: one file a command. Whatever is slow to import is imported when it is used."""

@@ -1,0 +1,1 @@
+"""Where notebooks import some things from; their home is elsewhere in this package."""
