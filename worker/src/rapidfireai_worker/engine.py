@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from rapidfireai.api.run import Checkpoint, Prepared
+from rapidfireai.api.run import Checkpoint, ParentRef, Prepared
 
+HOPELESS = frozenset(
+    {"BaseDiffers", "InvalidConfig", "NonFiniteLoss", "OutOfMemory", "ShapesDiffer", "UnsupportedArgument"}
+)
+"""Reasons of failures that another try, which replays the same steps, would repeat."""
 LogKind = Literal["log", "boundary"]
-"""`log` is what the trainer itself logs, `boundary` the evaluation at a chunk's end."""
+"""`log` is what the trainer itself logs, `boundary` the evaluation at a chunk's end or where a warm clone begins."""
 
 
 class RunFailure(Exception):  # noqa: N818 - it is an outcome, not an error
@@ -28,6 +33,11 @@ class RunFailure(Exception):  # noqa: N818 - it is an outcome, not an error
         self.message = message
         self.blame = blame
 
+    @property
+    def retry(self) -> bool:
+        """Whether another try may end otherwise."""
+        return self.blame == "Infrastructure" or self.reason not in HOPELESS
+
 
 class Discarded(Exception):  # noqa: N818 - it is an outcome, not an error
     """The run was taken away while its chunk was under way; nothing of the chunk may be kept."""
@@ -35,10 +45,12 @@ class Discarded(Exception):  # noqa: N818 - it is an outcome, not an error
 
 @dataclass(frozen=True, slots=True)
 class DataRef:
-    """A data set by URI."""
+    """A data set by URI; split, configuration and revision are of an `hf://` one."""
 
     uri: str
     split: str = "train"
+    config: str | None = None
+    revision: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +62,14 @@ class RunJob:
         seed: The experiment's seed; `training_args.seed` goes before it.
         chunks: Chunks an epoch.
         checkpoint: The last committed state, or None at step 0.
+        parent: The run that this one was cloned from, with the checkpoint that a warm clone begins with.
+        keep_last: How many of the latest commits stay on the volume.
+        best_first: Steps of earlier boundaries, the best one first; the first that is there stays too.
         bundle: The digest of the code bundle, or None for plain YAML.
+        resident_bytes: What preparing the run found that it holds while it is resident; 0 before.
+        source: The Python source of plain YAML, or None.
+        source_name: Where the source stands, for messages and tracebacks.
+        create_model: The function that makes the model, as `name` of the source or `module:name`; a bundle has its own.
     """
 
     namespace: str
@@ -66,8 +85,22 @@ class RunJob:
     eval: DataRef | None = None
     evaluate_at_boundaries: bool = True
     checkpoint: Checkpoint | None = None
+    parent: ParentRef | None = None
+    keep_last: int = 1
+    best_first: tuple[int, ...] = ()
     bundle: str | None = None
     bundle_python: str | None = None
+    resident_bytes: int = 0
+    source: str | None = None
+    source_name: str = "spec.code.source"
+    create_model: str | None = None
+
+    @property
+    def code(self) -> str | None:
+        """The sha256 of the code that the run's functions come from: its bundle's or its source's."""
+        if self.source is None:
+            return self.bundle
+        return hashlib.sha256(self.source.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +108,19 @@ class ChunkControl:
     """How a running chunk is steered, and how it reports. Every callback is cheap and thread-safe.
 
     Attributes:
-        park: Once set, the chunk ends after the current optimizer step, lossless (SIGTERM).
+        park: Once set, the chunk ends after the current optimizer step, lossless (SIGTERM, `when: Immediate`).
         discard: Once set, the chunk ends after the current optimizer step by raising `Discarded`.
         report: Called with (step, latest metrics) after optimizer steps that logged, and at least every second.
         log: Called with (kind, sequence, step, values) for every line that goes to the run's log. The pair
             (kind, sequence) names the line for ever: a replay logs the same pair again and it is ignored.
+        pinned: Returns the paths of the run's checkpoints that somebody began with: they are never removed.
     """
 
     park: threading.Event = field(default_factory=threading.Event)
     discard: threading.Event = field(default_factory=threading.Event)
     report: Callable[[int, Mapping[str, float]], None] = lambda step, metrics: None
     log: Callable[[LogKind, int, int, Mapping[str, float]], None] = lambda kind, sequence, step, values: None
+    pinned: Callable[[], frozenset[str]] = frozenset
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +141,23 @@ class ChunkOutcome:
     loss: float | None
     seconds: float
     persist: Callable[[], Checkpoint]
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """What an engine holds in memory, in bytes.
+
+    Attributes:
+        residents: What leaves with each warm session, by the run's UID.
+        used: What the process holds altogether, where models are.
+        budget: What it may hold there; sessions leave before it holds more.
+        evictions: How many sessions had to leave so far, to make room.
+    """
+
+    residents: Mapping[str, int]
+    used: int = 0
+    budget: int = 0
+    evictions: int = 0
 
 
 class Engine(Protocol):
@@ -132,6 +184,6 @@ class Engine(Protocol):
         """Drop the run's session and free its memory; unknown runs are ignored."""
         ...
 
-    def residents(self) -> Mapping[str, int]:
-        """Return the memory of each resident run in bytes, by the run's UID."""
+    def holdings(self) -> Holdings:
+        """Return what is held in memory now."""
         ...

@@ -28,6 +28,11 @@ class RunDirectory:
         return self.logs / "metrics.jsonl"
 
     @property
+    def mlflow_position(self) -> Path:
+        """How far the log was sent to MLflow."""
+        return self.logs / "mlflow.position"
+
+    @property
     def record(self) -> Path:
         """`run.json`: spec and lineage, so that the volume alone can rebuild the resource."""
         return self.root / "run.json"
@@ -43,13 +48,42 @@ class Volume:
 
     root: Path
 
+    @property
+    def bundles(self) -> Path:
+        """Code bundles, a directory each."""
+        return self.root / "bundles"
+
+    @property
+    def datasets(self) -> Path:
+        """Uploaded data sets, a directory each."""
+        return self.root / "datasets"
+
+    @property
+    def experiments(self) -> Path:
+        """What experiments left, a directory each, by UID."""
+        return self.root / "experiments"
+
+    @property
+    def prepared(self) -> Path:
+        """Rows that were formatted or tokenised, a directory each, by what they were made of."""
+        return self.root / "prepared"
+
     def bundle(self, digest: str) -> Path:
         """Return the file of a code bundle."""
-        return self.root / "bundles" / digest / "bundle.pkl"
+        return self.bundles / digest / "bundle.pkl"
 
     def dataset(self, digest: str) -> Path:
         """Return the Parquet file of an uploaded data set."""
-        return self.root / "datasets" / digest / "data.parquet"
+        return self.datasets / digest / "data.parquet"
+
+    @property
+    def uploads(self) -> Path:
+        """Uploads that are not whole yet."""
+        return self.root / "uploads"
+
+    def partial_upload(self, digest: str) -> Path:
+        """Return the file of an upload that may go on where it broke off."""
+        return self.uploads / f"{digest}.part"
 
     @property
     def models(self) -> Path:
@@ -58,4 +92,4 @@ class Volume:
 
     def run(self, experiment_uid: str, run_uid: str) -> RunDirectory:
         """Return the directory of a run."""
-        return RunDirectory(self.root / "experiments" / experiment_uid / "runs" / run_uid)
+        return RunDirectory(self.experiments / experiment_uid / "runs" / run_uid)

@@ -1,0 +1,173 @@
+"""Takes away what nobody needs any more: old checkpoints, deleted experiments, uploads without a user.
+
+Whatever is not certain stays: nothing is removed while the API server does not answer, nothing of an experiment that
+this service's own cluster has never shown, as on a volume that was restored elsewhere, and nothing before its time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import structlog
+from pydantic import BaseModel, ValidationError
+
+from rapidfireai_worker.durable import replace_file
+from rapidfireai_worker.kubeapi import Body, KubeApi, Refused, Unavailable
+from rapidfireai_worker.layout import Volume
+from rapidfireai_worker.record import recorded_commits
+from rapidfireai_worker.volume.garbage import Census, superfluous
+from rapidfireai_worker.volume.settings import VolumeSettings
+
+_DAY = 86400.0
+_LIFETIME = "lifetime.json"
+_USED = ".used"
+_TRASH = ".trash-"
+_log = structlog.get_logger(__name__)
+
+
+class Lifetime(BaseModel):
+    """What is known of an experiment's directory.
+
+    Attributes:
+        seen_by: The service account, by its UID, whose cluster has shown the experiment.
+        gone_since: When it was first missed, in seconds since the epoch; None while it exists.
+    """
+
+    seen_by: str
+    gone_since: float | None = None
+
+
+def mark_used(directory: Path) -> None:
+    """Note that an upload is of use to somebody now; its file stays untouched, caches go by its time."""
+    (directory / _USED).touch()
+
+
+class Janitor:
+    """Cleans one workspace's volume.
+
+    Args:
+        volume: The shared volume.
+        settings: How often, and how long what seems to be of no use is kept.
+    """
+
+    def __init__(self, volume: Volume, settings: VolumeSettings) -> None:
+        self._volume = volume
+        self._settings = settings
+
+    async def run(self, api: KubeApi) -> None:
+        """Clean for ever."""
+        while True:
+            try:
+                account = await api.own_uid()
+                # Experiments first: a run that is missing beside them is one that was made since, and has no directory.
+                experiments, runs = await api.list_all("experiments"), await api.list_all("runs")
+                await asyncio.to_thread(self.clean, experiments, runs, account)
+            except (Refused, Unavailable, ValidationError) as problem:
+                _log.warning("nothing is cleaned up now", error=str(problem))
+            except Exception:  # one pass that failed must not be the last
+                _log.exception("the volume cannot be cleaned up")
+            await asyncio.sleep(self._settings.cleanup_seconds)
+
+    def clean(self, experiments: Iterable[Body], runs: Iterable[Body], account: str) -> None:
+        """Take away what may go. It blocks.
+
+        Args:
+            experiments: Every Experiment that exists.
+            runs: Every Run that exists.
+            account: The UID of this service's account.
+
+        Raises:
+            pydantic.ValidationError: If a resource is of a version that this service does not understand.
+            OSError: If the volume cannot be read.
+        """
+        census = Census.of(experiments, runs)
+        now, named, needed = time.time(), census.checkpoints(), census.digests()
+        for directory in _directories(self._volume.experiments):
+            if directory.name.startswith(_TRASH):
+                _remove(directory)  # an earlier pass was cut short
+            elif census.is_alive(directory.name):
+                self._note_alive(directory, account)
+                self._trim(directory.name, census, named)
+            elif self._is_over(directory, account, now):
+                _log.info("removed", experiment=directory.name, reason="it was deleted")
+                _discard(directory)
+        for kind in (self._volume.bundles, self._volume.datasets, self._volume.prepared):
+            for directory in _directories(kind):
+                self._look_at_upload(directory, needed, now)
+
+    def _note_alive(self, directory: Path, account: str) -> None:
+        wanted = Lifetime(seen_by=account)
+        if _lifetime(directory) != wanted:
+            replace_file(directory / _LIFETIME, wanted.model_dump_json().encode())
+
+    def _is_over(self, directory: Path, account: str, now: float) -> bool:
+        """Return whether an experiment that does not exist has been missed long enough."""
+        known = _lifetime(directory)
+        if known is None or known.seen_by != account:
+            return False
+        if known.gone_since is None:
+            replace_file(directory / _LIFETIME, Lifetime(seen_by=account, gone_since=now).model_dump_json().encode())
+            return False
+        return now - known.gone_since > self._settings.keep_deleted_days * _DAY
+
+    def _trim(self, experiment: str, census: Census, named: frozenset[str]) -> None:
+        owner = census.experiments.get(experiment)
+        if owner is None:
+            return  # it was made while the runs were listed
+        for uid, run in census.runs.items():
+            directory = self._volume.run(experiment, uid)
+            if run.spec.experiment_ref != owner.metadata.name or not directory.checkpoints.is_dir():
+                continue
+            names = [path.name for path in _directories(directory.checkpoints)]
+            commits = recorded_commits(directory)
+            for name in superfluous(names, run, owner, commits, named):
+                _log.info("removed", run=run.metadata.name, checkpoint=name, reason="spec.retention")
+                _remove(directory.checkpoints / name)
+
+    def _look_at_upload(self, directory: Path, needed: frozenset[str], now: float) -> None:
+        if directory.name.startswith(_TRASH):
+            _remove(directory)
+        elif directory.name in needed:
+            mark_used(directory)
+        elif now - _last_use(directory) > self._settings.keep_unused_days * _DAY:
+            _log.info("removed", upload=str(directory.relative_to(self._volume.root)), reason="nobody uses it")
+            _discard(directory)
+
+
+def _lifetime(directory: Path) -> Lifetime | None:
+    try:
+        return Lifetime.model_validate_json((directory / _LIFETIME).read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
+def _last_use(directory: Path) -> float:
+    used = directory / _USED
+    return max(directory.stat().st_mtime, used.stat().st_mtime if used.exists() else 0.0)
+
+
+def _directories(path: Path) -> Iterator[Path]:
+    """Yield the directories in a directory, links not among them."""
+    try:
+        with os.scandir(path) as entries:
+            found = [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
+        return
+    yield from sorted(found)
+
+
+def _discard(directory: Path) -> None:
+    """Remove a directory that others look for by its name: it vanishes at once, whole."""
+    trash = directory.with_name(f"{_TRASH}{uuid.uuid4().hex[:8]}-{directory.name}")
+    directory.rename(trash)
+    _remove(trash)
+
+
+def _remove(directory: Path) -> None:
+    shutil.rmtree(directory, ignore_errors=True)  # what cannot be removed now is tried again by the next pass
