@@ -1,0 +1,1 @@
+"""The dashboard: live curves, runs and IC Ops in the browser."""

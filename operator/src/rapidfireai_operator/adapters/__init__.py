@@ -1,0 +1,1 @@
+"""The edges: the API server, MLflow, Prometheus and the clock. They decide nothing."""

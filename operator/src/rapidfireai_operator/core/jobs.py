@@ -1,0 +1,193 @@
+"""The Job of a worker slot, as a manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rapidfireai.api import API_VERSION, ExperimentSpec
+from rapidfireai.api.base import EXPERIMENT_LABEL, WORKER_LABEL
+from rapidfireai_operator.core.snapshot import TEMPLATE_ANNOTATION, Subject
+
+GRACE_SECONDS = 120
+"""How long a worker has from SIGTERM: to finish its step and make a checkpoint durable."""
+_COMMIT_SECONDS = GRACE_SECONDS - 10
+BACKOFF_LIMIT = 6
+"""Restarts of a worker's container before its Job is made anew, maybe on another node."""
+METRICS_PORT = 9091
+_SECURITY = {
+    "runAsNonRoot": True,
+    "runAsUser": 10001,
+    "runAsGroup": 10001,
+    "seccompProfile": {"type": "RuntimeDefault"},
+    # As the chart's other pods: they share the volume.
+    "fsGroup": 10001,
+    "fsGroupChangePolicy": "OnRootMismatch",
+}
+SERVICE_ACCOUNT = "rapidfire-worker"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerDefaults:
+    """What the chart says about worker pods.
+
+    Attributes:
+        image: The image.
+        resources: Requests and limits.
+        claim: The workspace's PersistentVolumeClaim.
+        mount_path: Where it is mounted.
+        lease_seconds: How long a worker's Lease lives.
+    """
+
+    image: str
+    resources: Mapping[str, Any]
+    claim: str
+    mount_path: str
+    lease_seconds: int
+
+
+def owner(subject: Subject) -> dict[str, Any]:
+    """Return the reference by which an experiment owns what it made."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "Experiment",
+        "name": subject.name,
+        "uid": subject.uid,
+        "controller": True,
+        "blockOwnerDeletion": False,
+    }
+
+
+def labels(experiment: str, component: str) -> dict[str, str]:
+    """Return the labels of everything that belongs to an experiment."""
+    return {
+        EXPERIMENT_LABEL: experiment,
+        "app.kubernetes.io/name": "rapidfireai",
+        "app.kubernetes.io/part-of": "rapidfireai",
+        "app.kubernetes.io/component": component,
+        "app.kubernetes.io/managed-by": "rapidfireai-operator",
+    }
+
+
+def selector(experiment: str) -> str:
+    """Return the label selector of an experiment's worker pods."""
+    return f"{EXPERIMENT_LABEL}={experiment},app.kubernetes.io/component=worker"
+
+
+def manifest(
+    subject: Subject, spec: ExperimentSpec, slot: str, defaults: WorkerDefaults, claims: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the Job of one worker slot.
+
+    Args:
+        subject: The experiment.
+        spec: Its spec.
+        slot: The slot's name, which is the Job's.
+        defaults: What the chart says.
+        claims: Mount paths, by name, of the claims that hold data, models or the volume.
+    """
+    own = spec.storage.claim_name or defaults.claim
+    mounts = {**claims, own: claims.get(own, defaults.mount_path)}
+    names = {**labels(subject.name, "worker"), WORKER_LABEL: slot}
+    job = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": slot,
+            "namespace": subject.namespace,
+            "labels": names,
+            "ownerReferences": [owner(subject)],
+        },
+        "spec": {
+            "backoffLimit": BACKOFF_LIMIT,
+            "template": {"metadata": {"labels": names}, "spec": _pod(subject, spec, slot, defaults, mounts, own)},
+        },
+    }
+    digest = hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()[:16]
+    job["metadata"]["annotations"] = {TEMPLATE_ANNOTATION: digest}  # type: ignore[index]
+    return job
+
+
+def _pod(
+    subject: Subject, spec: ExperimentSpec, slot: str, defaults: WorkerDefaults, mounts: Mapping[str, str], own: str
+) -> dict[str, Any]:
+    template = spec.workers.template.spec
+    chosen = template.to_wire()
+    container = template.containers[0] if template.containers else None
+    env = [*_environment(subject, slot, defaults, mounts, own), *_code(spec)]
+    extra = [variable.to_wire() for variable in container.env] if container is not None else []
+    secret = [variable["name"] for variable in extra if "secretKeyRef" in (variable.get("valueFrom") or {})]
+    env.append({"name": "RAPIDFIRE_SECRET_VARIABLES", "value": ",".join(secret)})
+    replaced = {variable["name"] for variable in extra}
+    return {
+        **{key: value for key, value in chosen.items() if key != "containers" and value},
+        "restartPolicy": "OnFailure",
+        "serviceAccountName": SERVICE_ACCOUNT,
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "enableServiceLinks": False,
+        "securityContext": _SECURITY,
+        "containers": [
+            {
+                "name": "worker",
+                "image": (container.image if container is not None else None) or defaults.image,
+                "command": ["python", "-m", "rapidfireai_worker"],
+                "env": [variable for variable in env if variable["name"] not in replaced] + extra,
+                "resources": (container.resources if container is not None else None) or dict(defaults.resources),
+                "ports": [{"name": "metrics", "containerPort": METRICS_PORT}],
+                "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+                "volumeMounts": [
+                    {"name": f"claim-{index}", "mountPath": path, "readOnly": claim != own}
+                    for index, (claim, path) in enumerate(sorted(mounts.items()))
+                ],
+            }
+        ],
+        "volumes": [
+            {"name": f"claim-{index}", "persistentVolumeClaim": {"claimName": claim, "readOnly": claim != own}}
+            for index, claim in enumerate(sorted(mounts))
+        ],
+    }
+
+
+def _code(spec: ExperimentSpec) -> list[dict[str, Any]]:
+    """Return the variable that holds the source of a ConfigMap: fixed while the container runs, without any right."""
+    named = spec.code.config_map if spec.code is not None else None
+    if named is None:
+        return []
+    reference = {"name": named.name, "key": named.key}
+    return [{"name": "RAPIDFIRE_CODE", "valueFrom": {"configMapKeyRef": reference}}]
+
+
+def _environment(
+    subject: Subject, slot: str, defaults: WorkerDefaults, mounts: Mapping[str, str], own: str
+) -> list[dict[str, Any]]:
+    values = {
+        "RAPIDFIRE_EXPERIMENT": subject.name,
+        "RAPIDFIRE_WORKER": slot,
+        "RAPIDFIRE_VOLUME": mounts[own],
+        "RAPIDFIRE_CLAIMS": json.dumps(dict(sorted(mounts.items()))),
+        "RAPIDFIRE_LEASE_SECONDS": str(defaults.lease_seconds),
+        "RAPIDFIRE_GRACE_SECONDS": str(_COMMIT_SECONDS),
+        "RAPIDFIRE_PORT": str(METRICS_PORT),
+        "HF_HOME": f"{mounts[own]}/models",
+    }
+    downward = {
+        "POD_NAME": "metadata.name",
+        "POD_UID": "metadata.uid",
+        "POD_NAMESPACE": "metadata.namespace",
+        "POD_IP": "status.podIP",
+    }
+    return [
+        *({"name": name, "value": value} for name, value in values.items()),
+        *({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in downward.items()),
+        {
+            "name": "OMP_NUM_THREADS",
+            "valueFrom": {"resourceFieldRef": {"containerName": "worker", "resource": "limits.cpu"}},
+        },
+        {
+            "name": "RAPIDFIRE_MEMORY_LIMIT",
+            "valueFrom": {"resourceFieldRef": {"containerName": "worker", "resource": "limits.memory"}},
+        },
+    ]

@@ -1,0 +1,363 @@
+"""One look at an experiment: everything that has to be written so that it goes on as it should."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
+from typing import Any
+
+from rapidfireai.api import API_VERSION, Condition, ExperimentStatus, Run, RunStatus, run_name
+from rapidfireai.api.base import RUN_INDEX_LABEL
+from rapidfireai.api.experiment import WorkerCounts
+from rapidfireai.api.run import ENDED
+from rapidfireai_operator.core import jobs, policies
+from rapidfireai_operator.core.acceptance import Accepted, Refused
+from rapidfireai_operator.core.clones import manifest, open_claims
+from rapidfireai_operator.core.conditions import Event, Verdict, find, judged, merge_patch, stored
+from rapidfireai_operator.core.diagnose import workers_ready
+from rapidfireai_operator.core.fates import fate, living_process, takes_work
+from rapidfireai_operator.core.lifecycle import (
+    Holding,
+    Limits,
+    Step,
+    assign,
+    candidate,
+    committed,
+    computing,
+    describe,
+    settle,
+)
+from rapidfireai_operator.core.outcome import Outcome, Rules, StatusPatch
+from rapidfireai_operator.core.race import racer
+from rapidfireai_operator.core.schedule import Snapshot, Worker, head_starts, plan
+from rapidfireai_operator.core.slots import SlotPlan, plan_slots
+from rapidfireai_operator.core.snapshot import TEMPLATE_ANNOTATION, World
+from rapidfireai_operator.core.steering import apply_icops, keep_icops
+from rapidfireai_operator.core.summary import Tally, summarize, tally
+
+CREATE_AT_ONCE = 100
+"""Runs made in one pass, so that a large experiment starts to train while the rest is made."""
+UNREADY_LOOK_SECONDS = 10.0
+"""How soon workers that are not ready are looked at again."""
+
+
+def reconcile(world: World, verdict: Accepted | Refused, claims: Mapping[str, str], rules: Rules) -> Outcome:
+    """Decide everything about one experiment.
+
+    Args:
+        world: The experiment and all that belongs to it.
+        verdict: Whether its spec can be run.
+        claims: Mount paths of the claims of `verdict`.
+        rules: The operator's settings.
+    """
+    if world.experiment.leaving:
+        return Outcome()
+    operations = apply_icops(world, verdict, claims)
+    if operations.icops:
+        return operations  # what they change is looked at anew
+    if isinstance(verdict, Refused):
+        return replace(keep_icops(world), experiment=_refuse(world, verdict))
+    return _Pass(world, verdict, claims, rules).outcome()
+
+
+def _refuse(world: World, verdict: Refused) -> StatusPatch | None:
+    judgements = [
+        Verdict("Accepted", "False", verdict.reason, verdict.message),
+        Verdict("Progressing", "False", "Refused", "The experiment was not accepted."),
+    ]
+    if not world.runs:
+        judgements += [
+            Verdict("Finished", "True", "Refused", "The experiment was not accepted."),
+            Verdict("Succeeded", "False", "Refused", "The experiment was not accepted."),
+        ]
+    return _experiment_patch(world, world.experiment.status.model_copy(update={"state": "Refused"}), judgements)
+
+
+def _experiment_patch(
+    world: World, status: ExperimentStatus, verdicts: Sequence[Verdict], more: Sequence[Event] = ()
+) -> StatusPatch | None:
+    subject = world.experiment
+    conditions = judged(subject.status.conditions, verdicts, generation=subject.generation, now=world.now)
+    after = status.model_copy(update={"conditions": conditions, "observed_generation": subject.generation})
+    patch = merge_patch(stored(subject.status), after.to_wire())
+    if not patch:
+        return None
+    events = tuple(
+        Event("Experiment", subject.name, subject.uid, each.reason, each.message or each.type, _is_bad(each))
+        for each in verdicts
+        if _is_news(find(subject.status.conditions, each.type), each)
+    )
+    return StatusPatch(subject.name, subject.resource_version, patch, (*events, *more))
+
+
+def _is_news(before: Condition | None, verdict: Verdict) -> bool:
+    """Return whether a judgement is worth an event: acceptance, expansion, workers, the end."""
+    told = (
+        {"Accepted", "WorkersReady"}
+        if verdict.status == "False"
+        else {"Accepted", "WorkersReady", "Expanded", "Finished"}
+    )
+    if verdict.type not in told:
+        return False
+    if before is None or before.status == verdict.status:
+        changed = before is None or before.reason != verdict.reason
+        return changed and (verdict.status == "True" or _is_bad(verdict))
+    return True
+
+
+def _is_bad(verdict: Verdict) -> bool:
+    return verdict.status == "False" and verdict.reason not in {"Starting", "Leaving", "NotFinished", "NotNeeded"}
+
+
+class _Pass:
+    """One pass over an accepted experiment; each step reads what the steps before it decided.
+
+    Runs at rest are not looked at one by one: `steps` has the others, and those that are given work.
+    """
+
+    def __init__(self, world: World, verdict: Accepted, claims: Mapping[str, str], rules: Rules) -> None:
+        self.world, self.verdict, self.claims, self.rules = world, verdict, claims, rules
+        self.limits = Limits(verdict.spec.backoff_limit, verdict.spec.crash_limit, verdict.spec.objective.metric)
+        self.next_index = self._next_index()
+        self.planned = max(0, len(verdict.leaves) + 1 - self.next_index)
+        self.unborn = [each for each in open_claims(world.icops) if each.index not in world.made]
+        self.keeping = keep_icops(world)
+        self.places = {each.tally.name: place for place, each in enumerate(world.standings)}
+        self.restless = [world.runs[place] for place, each in enumerate(world.standings) if not each.at_rest]
+        self.active = self._active_runs()
+        self.steps = {run.metadata.name: self._settle(run) for run in self.restless}
+        self.tallies = self._tally()
+        self.policies = self._apply_policies()
+        self.slots = self._plan_slots()
+        self.workers = self._available()
+        self._plan_runs()
+
+    def outcome(self) -> Outcome:
+        return replace(
+            self.keeping,
+            runs=self._run_patches(),
+            remove_jobs=self.slots.remove,
+            make_jobs=tuple(self._manifest(slot) for slot in self.slots.make),
+            create=self._expand(),
+            make_icops=self.policies.icops,
+            experiment=self._summarize(),
+            look_again=self._look_again(),
+        )
+
+    def _expand(self) -> tuple[Mapping[str, Any], ...]:
+        """Return the runs to make now: from the next index on; whatever went below it is never made again."""
+        if not self.planned:
+            return self._clone()
+        indices = range(self.next_index, min(self.next_index + CREATE_AT_ONCE, len(self.verdict.leaves) + 1))
+        if any(run_name(self.world.experiment.name, index) in self.world.taken for index in indices):
+            return ()  # an earlier experiment of this name is still being cleaned up
+        return tuple(self._run(index) for index in indices if index not in self.world.made)
+
+    def _clone(self) -> tuple[Mapping[str, Any], ...]:
+        """Return the clones to make now: those whose index is written down as used."""
+        used = self.world.experiment.status.next_index
+        bodies = (manifest(self.world, claim) for claim in self.unborn[:CREATE_AT_ONCE] if claim.index < used)
+        return tuple(body for body in bodies if body is not None)
+
+    def _run(self, index: int) -> Mapping[str, Any]:
+        subject = self.world.experiment
+        return {
+            "apiVersion": API_VERSION,
+            "kind": "Run",
+            "metadata": {
+                "name": run_name(subject.name, index),
+                "namespace": subject.namespace,
+                "labels": {**jobs.labels(subject.name, "run"), RUN_INDEX_LABEL: str(index)},
+                "ownerReferences": [jobs.owner(subject)],
+            },
+            "spec": {
+                "experimentRef": subject.name,
+                "index": index,
+                "config": self.verdict.leaves[index - 1],
+                "desiredState": "Running",
+            },
+        }
+
+    def _next_index(self) -> int:
+        """Return the index after the runs that are seen to be made: an operator that dies half way goes on there.
+
+        Clones claim theirs before they are made.
+        """
+        index = self.world.experiment.status.next_index
+        while index in self.world.made:
+            index += 1
+        if index <= len(self.verdict.leaves):
+            return index
+        return max([index, *(claim.index + 1 for claim in open_claims(self.world.icops))])
+
+    def _active_runs(self) -> frozenset[str]:
+        """Return the run that each process computes, by UID: it pays if the process crashes."""
+        held: dict[str, list[Run]] = {}
+        for run in self.restless:
+            if run.status.assignment is not None and not committed(run.status):
+                held.setdefault(run.status.assignment.process, []).append(run)
+        return frozenset(computing(runs).metadata.uid for runs in held.values())
+
+    def _settle(self, run: Run) -> Step:
+        assignment = run.status.assignment
+        if assignment is None:
+            return settle(run, Holding(), self.limits, self.world.now)
+        slot = self.world.slots.get(assignment.worker)
+        holding = Holding(
+            fate=fate(assignment, self.world.slots, self.rules.lease_seconds),
+            active=run.metadata.uid in self.active,
+            leaving=slot is None or takes_work(slot, self.rules.lease_seconds) is None,
+        )
+        return settle(run, holding, self.limits, self.world.now)
+
+    def _tally(self) -> list[Tally]:
+        """Return what each run adds to the experiment, with the status that was decided so far."""
+        tallies = [each.tally for each in self.world.standings]
+        for name, step in self.steps.items():
+            place = self.places[name]
+            tallies[place] = tally(self.world.runs[place], step.status)
+        return tallies
+
+    def _apply_policies(self) -> policies.Effects:
+        """Return what the policies do, as the runs stand after their commits were taken up."""
+        settled = (racer(run, self.steps[run.metadata.name].status) for run in self.restless)
+        racers = chain((each.racer for each in self.world.standings if each.at_rest), settled)
+        complete = not self.planned and not self.unborn
+        return policies.apply(self.world, self.verdict.spec, self.tallies, racers, complete=complete)
+
+    def _plan_slots(self) -> SlotPlan:
+        spec, world = self.verdict.spec, self.world
+        present = {name: slot.job for name, slot in world.slots.items() if slot.job is not None}
+        foreign = {name for name, job in present.items() if job.owner_uid != world.experiment.uid}
+        busy = {each.worker for step in self.steps.values() if (each := step.status.assignment) is not None}
+        wanted = spec.workers.replicas if self._needs_workers() else 0
+        ours = {name: job for name, job in present.items() if name not in foreign}
+        names = {name: self._manifest(name) for name in ours}
+        templates = {n: m["metadata"]["annotations"][TEMPLATE_ANNOTATION] for n, m in names.items()}
+        slots = plan_slots(world.experiment.name, wanted, ours, busy, templates, world.now)
+        return SlotPlan(slots.names, tuple(n for n in slots.make if n not in foreign), slots.remove, slots.retire)
+
+    def _needs_workers(self) -> bool:
+        """Return whether there is work, or was until a short while ago."""
+        if self.planned or self.unborn or any(each.active for each in self.tallies):
+            return True
+        if all(each.state in ENDED for each in self.tallies):
+            return False
+        progressing = find(self.world.experiment.status.conditions, "Progressing")
+        if progressing is None or progressing.status != "False":
+            return True
+        return self.world.now - progressing.last_transition_time.timestamp() < self.rules.idle_seconds
+
+    def _manifest(self, slot: str) -> Mapping[str, Any]:
+        return jobs.manifest(self.world.experiment, self.verdict.spec, slot, self.rules.defaults, self.claims)
+
+    def _available(self) -> dict[str, Worker]:
+        """Return the workers that take new work, by slot."""
+        workers = {}
+        for name, slot in self.world.slots.items():
+            process = takes_work(slot, self.rules.lease_seconds)
+            if process is not None and name not in self.slots.retire and name in self.slots.names:
+                workers[name] = Worker(name, process)
+        return workers
+
+    def _plan_runs(self) -> None:
+        """Give out chunks, then describe every run."""
+        now = self.world.now
+        resting = [each.candidate for each in self.world.standings if each.at_rest]
+        others = [candidate(run, self.steps[run.metadata.name].status, now) for run in self.restless]
+        candidates = [each for each in (*resting, *others) if each is not None]
+        late = head_starts(candidates, max((each.turn for each in self.tallies), default=0))
+        candidates = [replace(e, head_start=late[e.name]) if e.name in late else e for e in candidates]
+        held = self.policies.held
+        candidates = [replace(each, ready=False) if each.name in held else each for each in candidates]
+        decisions = {each.run: each for each in plan(Snapshot(tuple(candidates), tuple(self.workers.values())))}
+        for name in sorted({*self.steps, *decisions, *late}, key=self.places.__getitem__):
+            run, decision = self.world.runs[self.places[name]], decisions.get(name)
+            step = self.steps.get(name) or Step(run.status)
+            status = step.status.model_copy(update={"head_start": late[name]}) if name in late else step.status
+            if decision is not None:
+                living = living_process(self.world.slots[decision.worker], self.rules.lease_seconds)
+                if living is not None:
+                    status = assign(status, decision, living[1].name, living[1].uid, now)
+            described = describe(run, status, now)
+            self.steps[name] = Step(described.status, (*step.events, *described.events))
+        for name, stops in self.policies.stopped_by.items():
+            step = self.steps.get(name) or Step(self.world.runs[self.places[name]].status)
+            self.steps[name] = replace(step, status=step.status.model_copy(update={"stopped_by": stops}))
+
+    def _run_patches(self) -> tuple[StatusPatch, ...]:
+        patches = []
+        for name, step in self.steps.items():
+            run = self.world.runs[self.places[name]]
+            patch = merge_patch(_own(stored(run.status)), _own(step.status.to_wire()))
+            if patch:
+                written = StatusPatch(run.metadata.name, run.metadata.resource_version, patch, step.events)
+                patches.append((_turn(run.status, step.status), written))
+        return tuple(patch for _, patch in sorted(patches, key=lambda each: each[0]))
+
+    def _summarize(self) -> StatusPatch | None:
+        world, spec = self.world, self.verdict.spec
+        ready = sorted(self.workers)
+        workers = WorkerCounts(
+            ready=len(ready),
+            replicas=sum(slot.job is not None for slot in world.slots.values()),
+            selector=jobs.selector(world.experiment.name),
+            summary=f"{len(ready)}/{len(self.slots.names)}",
+        )
+        coming = self.planned + len(self.unborn)
+        summary = summarize(world.experiment.status, spec, self._tally(), workers=workers, planned=coming)
+        total, planned = len(self.verdict.leaves), self.planned
+        expanded = Verdict("Expanded", "True", "AllRunsMade", f"{total} runs were made.")
+        if planned:
+            expanded = Verdict("Expanded", "False", "Expanding", f"{total - planned} of {total} runs are made.")
+        refusal = world.refusals.get(run_name(world.experiment.name, self.next_index))
+        if refusal is not None:
+            message = f"The API server refuses run {self.next_index}: {refusal}"
+            expanded = Verdict("Expanded", "False", "RunRefused", message)
+        verdicts = [
+            Verdict("Accepted", "True", "Valid", f"The configs make {total} runs."),
+            expanded,
+            self._workers_verdict(ready),
+            *summary.verdicts,
+        ]
+        update = {"next_index": self.next_index, "policies": self.policies.records, "usage": self.policies.usage}
+        return _experiment_patch(world, summary.status.model_copy(update=update), verdicts, self.policies.events)
+
+    def _workers_verdict(self, ready: list[str]) -> Verdict:
+        if not self.slots.names:
+            return Verdict("WorkersReady", "False", "NotNeeded", "No run needs a worker now.")
+        names, world = self.slots.names, self.world
+        return workers_ready(len(names), ready, world.slots, names, world.refusals)
+
+    def _look_again(self) -> float | None:
+        """Return when something changes by time alone: a Lease runs out, a wait ends, idle workers leave."""
+        now, moments = self.world.now, []
+        if self.keeping.look_again is not None:
+            moments.append(self.keeping.look_again)
+        if self.policies.look_again is not None:
+            moments.append(self.policies.look_again)
+        for slot in self.world.slots.values():
+            if slot.lease is not None and slot.lease.holder and slot.lease.age <= self.rules.lease_seconds:
+                moments.append(now + self.rules.lease_seconds - slot.lease.age)
+        for step in self.steps.values():
+            retry = step.status.failures.retry_at
+            if retry is not None and retry > now and step.status.state not in ENDED:
+                moments.append(retry)
+        progressing = find(self.world.experiment.status.conditions, "Progressing")
+        if progressing is not None and progressing.status == "False" and self.slots.names:
+            moments.append(progressing.last_transition_time.timestamp() + self.rules.idle_seconds)
+        if self.planned or len(self.workers) < len(self.slots.names):
+            moments.append(now + UNREADY_LOOK_SECONDS)
+        return max(now, min(moments)) + 0.1 if moments else None
+
+
+def _own(status: dict[str, Any]) -> dict[str, Any]:
+    """Return what the operator owns of a run's status."""
+    return {key: value for key, value in status.items() if key != "progress"}
+
+
+def _turn(before: RunStatus, after: RunStatus) -> tuple[bool, bool]:
+    """Return when a run's status is written: who pays for a crash last, who makes room for others first."""
+    pays = after.failures.crashes > before.failures.crashes
+    return pays, before.assignment is None or before.assignment == after.assignment

@@ -1,0 +1,206 @@
+"""One task an experiment: look, decide, write; woken by what changed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import structlog
+
+from rapidfireai_operator.adapters.clock import Clock
+from rapidfireai_operator.adapters.kubernetes import Api, ApiError
+from rapidfireai_operator.adapters.metrics import Metrics
+from rapidfireai_operator.core import icops
+from rapidfireai_operator.core.acceptance import Accepted, Refused, judge
+from rapidfireai_operator.core.outcome import Rules, StatusPatch
+from rapidfireai_operator.core.picture import Key, Picture
+from rapidfireai_operator.core.reconcile import reconcile
+from rapidfireai_operator.core.snapshot import Subject, World
+from rapidfireai_operator.loops.health import Health
+from rapidfireai_operator.loops.writer import Memory, Writer
+
+MOUNT_ANNOTATION = "rapidfire.ai/mount-path"
+"""On a PersistentVolumeClaim: where workers mount it; `/claims/<name>` without it."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+"""Seconds to wait after the API server failed; each failure in a row doubles them."""
+ORPHAN_SECONDS = 10.0
+"""How long an IC Op waits for its experiment: both may have been applied together."""
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Follower:
+    """The task of one experiment, and what it remembers between two looks."""
+
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    woken_at: float | None = None
+    memory: Memory = field(default_factory=Memory)
+    verdict: tuple[str, int, Accepted | Refused] | None = None
+    claims: dict[str, str] = field(default_factory=dict)
+    task: asyncio.Task[None] | None = None
+
+
+class Experiments:
+    """The reconcilers of all experiments.
+
+    Args:
+        api: The API server.
+        picture: What is known of the cluster.
+        rules: The operator's settings.
+        clock: The clock.
+        metrics: Where passes are measured.
+        health: Where passes that hang are noticed.
+    """
+
+    def __init__(
+        self, api: Api, picture: Picture, rules: Rules, clock: Clock, metrics: Metrics, health: Health
+    ) -> None:
+        self._api, self._picture, self._rules = api, picture, rules
+        self._clock, self._metrics, self._health = clock, metrics, health
+        self._writer = Writer(api, picture, clock)
+        self._followers: dict[Key, _Follower] = {}
+        self._open = False
+
+    def open(self) -> None:
+        """Let the reconcilers begin: every kind has been listed."""
+        self._open = True
+        for key in self._picture.known():
+            self.wake(key)
+
+    async def close(self) -> None:
+        """Stop every task; whatever they were about to write is decided anew by the next operator."""
+        tasks = [follower.task for follower in self._followers.values() if follower.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def wake(self, key: Key) -> None:
+        """Let an experiment be looked at."""
+        if not self._open:
+            return
+        follower = self._followers.get(key)
+        if follower is None:
+            follower = self._followers[key] = _Follower()
+            follower.task = asyncio.create_task(self._follow(key, follower), name=f"experiment {key}")
+        if follower.woken_at is None:
+            follower.woken_at = self._clock.monotonic()
+        follower.wake.set()
+
+    async def _follow(self, key: Key, follower: _Follower) -> None:
+        """Look whenever something changed, or when it is time to, until nothing is left of the experiment."""
+        log = _log.bind(namespace=key.namespace, experiment=key.name)
+        failures, delay = 0, None
+        while self._picture.knows(key):
+            with contextlib.suppress(TimeoutError):  # then it is time to look without a change
+                async with asyncio.timeout(delay):
+                    await follower.wake.wait()
+            follower.wake.clear()
+            try:
+                with self._measured(key, follower):
+                    delay = await self._look(key, follower)
+                failures = 0
+            except ApiError as error:
+                failures += 1
+                delay = _pause(failures)
+                log.warning("the API server failed, looking again", error=str(error), seconds=delay)
+            except Exception:
+                # A mistake of ours over one experiment must not end the care for the others.
+                failures += 1
+                delay = _pause(failures)
+                log.exception("looking at an experiment failed", seconds=delay)
+        del self._followers[key]
+        self._metrics.drop(key.namespace, key.name)
+
+    @contextlib.contextmanager
+    def _measured(self, key: Key, follower: _Follower) -> Iterator[None]:
+        woken, follower.woken_at = follower.woken_at, None
+        self._health.begin(key)
+        try:
+            with self._metrics.reconcile.time():
+                yield
+        finally:
+            self._health.end(key)
+            if woken is not None:
+                self._metrics.lag.observe(self._clock.monotonic() - woken)
+
+    async def _look(self, key: Key, follower: _Follower) -> float | None:
+        """Look once; return the seconds after which to look again, or None to wait for a change."""
+        subject = self._picture.subject(key)
+        if subject is None:
+            return await self._refuse_orphans(key)
+        memory = follower.memory.of(subject.uid)
+        verdict = await self._judge(subject, follower)
+        claims = await self._find_claims(key, verdict, follower)
+        world = self._picture.world(
+            subject, self._clock.now(), self._clock.monotonic(), made=memory.made, refusals=memory.refusals
+        )
+        memory.made.update(world.made)
+        outcome = reconcile(world, verdict, claims, self._rules)
+        if await self._writer.write(world, outcome, memory):
+            self.wake(key)
+        self._show(world)
+        return None if outcome.look_again is None else max(0.0, outcome.look_again - self._clock.now())
+
+    async def _judge(self, subject: Subject, follower: _Follower) -> Accepted | Refused:
+        """Judge a spec once, and beside the loop: thousands of runs take their time to expand."""
+        known = follower.verdict
+        if known is not None and known[:2] == (subject.uid, subject.generation):
+            return known[2]
+        spec, files = subject.body.get("spec"), self._rules.allow_file_uris
+        verdict = await asyncio.to_thread(judge, subject.name, spec, allow_file_uris=files)
+        follower.verdict = (subject.uid, subject.generation, verdict)
+        return verdict
+
+    async def _find_claims(self, key: Key, verdict: Accepted | Refused, follower: _Follower) -> Mapping[str, str]:
+        """Return where workers mount the claims of an experiment; asked for until all of them are there."""
+        if isinstance(verdict, Refused):
+            return {}
+        defaults = self._rules.defaults
+        names = sorted(verdict.claims | {verdict.spec.storage.claim_name or defaults.claim})
+        for name in names:
+            if name not in follower.claims and name != defaults.claim:
+                path = await self._mount_path(key.namespace, name)
+                if path is not None:
+                    follower.claims[name] = path
+        known = {**follower.claims, defaults.claim: defaults.mount_path}
+        return {name: known.get(name, f"/claims/{name}") for name in names}
+
+    async def _mount_path(self, namespace: str, claim: str) -> str | None:
+        """Return where a claim is mounted, or None if it is not there; then the pod says so and waits for it."""
+        try:
+            found = await self._api.get("persistentvolumeclaims", namespace, claim)
+        except ApiError as error:
+            if not error.refused:
+                raise
+            return None
+        return str((found["metadata"].get("annotations") or {}).get(MOUNT_ANNOTATION, f"/claims/{claim}"))
+
+    async def _refuse_orphans(self, key: Key) -> float | None:
+        """Answer IC Ops that name an experiment which is not there."""
+        now = self._clock.now()
+        waits = []
+        for icop in self._picture.icops(key):
+            created = icop.metadata.creation_timestamp
+            age = now - created.timestamp() if created is not None else ORPHAN_SECONDS
+            if icops.is_complete(icop):
+                continue
+            if age < ORPHAN_SECONDS:
+                waits.append(ORPHAN_SECONDS - age)
+                continue
+            record = icops.refuse(icop, f"there is no experiment {key.name} in namespace {key.namespace}", now)
+            patch = StatusPatch(icop.metadata.name, icop.metadata.resource_version, record.to_wire())
+            if await self._writer.patch_status("icops", key.namespace, patch):
+                self.wake(key)
+        return min(waits, default=None)
+
+    def _show(self, world: World) -> None:
+        states = Counter(str(each.tally.state or "Pending") for each in world.standings)
+        assignments = sum(each.tally.held for each in world.standings)
+        self._metrics.show(world.experiment.namespace, world.experiment.name, states, assignments)
+
+
+def _pause(failures: int) -> float:
+    return float(min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(failures - 1, 10)))
