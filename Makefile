@@ -7,7 +7,7 @@ TESTS ?= tests
 # Two processes suit two cores: half of the tests wait for an API server, the other half compute.
 JOBS ?= 2
 
-.PHONY: help setup test check format generate lock clean
+.PHONY: help setup browser demo test bench check format generate lock clean
 
 help: ## List the tasks
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -15,15 +15,30 @@ help: ## List the tasks
 setup: ## Make .venv and build the local cluster's binary (a second run skips both)
 	@$(PYTHON) tools/setup.py
 
+browser: ## Install Chromium, which the tests of dashboard and notebook drive (Debian, Ubuntu; others: by hand)
+	@command -v chromium >/dev/null || { \
+	  sudo=$$(test "$$(id -u)" = 0 || echo sudo); \
+	  echo 'Installing Chromium ...'; \
+	  $$sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; }
+
+demo: setup ## Fine-tune SmolLM2-135M with four configs on two workers, live (4 to 8 minutes)
+	@$(BIN)/python examples/smollm2.py
+	@$(BIN)/rapidfireai start
+	@$(BIN)/python examples/sft_smollm2.py
+	@echo; echo 'The cluster is still up. Look around: eval "$$($(BIN)/rapidfireai env)"    End it: $(BIN)/rapidfireai stop'
+
 test: setup ## Run every test (TESTS=path for some of them)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(TESTS)
+
+bench: setup ## Measure side by side against one after another (about 10 minutes, on an idle machine)
+	@$(BIN)/python -m benchmarks.fit
 
 check: setup ## Lint, types, layers, dependencies, generated files
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@cd sdk && ../$(BIN)/deptry src
+	@for part in sdk operator worker; do (cd $$part && ../$(BIN)/deptry src) || exit 1; done
 	@$(BIN)/python tools/generate.py --check
 
 format: setup ## Format the code and fix what ruff can fix

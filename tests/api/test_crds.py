@@ -38,6 +38,9 @@ def test_a_small_experiment_is_accepted_and_completed_with_defaults(kubectl: Kub
         ({"chunks": "four"}, "spec.chunks"),
         ({"chunks": 0}, "should be greater than or equal to 1"),
         ({"configs": []}, "spec.configs"),
+        ({"configs": [{"trainer": "SFT", "strategy": "random", "config": {}}]}, "random needs numRuns"),
+        ({"configs": [{"trainer": "SFT", "numRuns": 2, "config": {}}]}, "numRuns and seed belong to strategy random"),
+        ({"configs": [{"trainer": "PPO", "config": {}}]}, 'supported values: "SFT", "DPO", "GRPO"'),
         ({"mode": "train"}, 'supported values: "fit"'),
         ({"data": {"train": {"uri": "/data/train.jsonl"}}}, "write pvc://CLAIM/path"),
     ],
@@ -52,6 +55,14 @@ def test_what_is_fixed_says_so(kubectl: Kubectl) -> None:
     kubectl("apply", "-f", "-", stdin=experiment())
     answer = kubectl("patch", "rfexp", "e", "--type=merge", "-p", '{"spec":{"seed":1}}')
     assert "seed is fixed once the experiment exists" in answer
+
+
+def test_the_number_of_runs_may_be_raised_and_not_lowered(kubectl: Kubectl) -> None:
+    kubectl("apply", "-f", "-", stdin=experiment())
+    assert "patched" in kubectl("patch", "rfexp", "e", "--type=merge", "-p", '{"spec":{"maxRuns":20000}}')
+    assert "maxRuns can be raised but not lowered" in kubectl(
+        "patch", "rfexp", "e", "--type=merge", "-p", '{"spec":{"maxRuns":10000}}'
+    )
 
 
 def test_workers_scale(kubectl: Kubectl) -> None:

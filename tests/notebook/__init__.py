@@ -1,0 +1,1 @@
+"""Tests of the notebook's panel; as a package, so that its fixtures end with it."""

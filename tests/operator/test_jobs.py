@@ -1,0 +1,36 @@
+"""What a worker's pod is told by its environment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.operator.builders import experiment
+
+from rapidfireai.api import ExperimentSpec
+from rapidfireai.api.experiment import ExperimentStatus
+from rapidfireai_operator.core.jobs import WorkerDefaults, manifest
+from rapidfireai_operator.core.snapshot import Subject
+
+DEFAULTS = WorkerDefaults("image", {}, "data", "/data", 30)
+
+
+def environment(*variables: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    template = {"spec": {"containers": [{"name": "worker", "env": list(variables)}]}}
+    body = experiment(workers={"replicas": 1, "template": template})
+    subject = Subject("n", "exp", "uid", 1, "1", False, body, ExperimentStatus())
+    job = manifest(subject, ExperimentSpec.model_validate(body["spec"]), "exp-w-0", DEFAULTS, {})
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    return {variable["name"]: variable for variable in container["env"]}
+
+
+def test_a_worker_knows_which_of_its_values_came_from_secrets() -> None:
+    secret = {"valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}}
+    told = environment({"name": "MIRROR", **secret}, {"name": "PLAIN", "value": "x"}, {"name": "HF_TOKEN", **secret})
+    assert told["RAPIDFIRE_SECRET_VARIABLES"]["value"] == "MIRROR,HF_TOKEN"
+    assert environment()["RAPIDFIRE_SECRET_VARIABLES"]["value"] == ""
+
+
+def test_a_worker_knows_its_memory_limit_and_an_experiment_may_set_its_budget() -> None:
+    told = environment({"name": "RAPIDFIRE_MEMORY_BUDGET", "value": "20Gi"})
+    assert told["RAPIDFIRE_MEMORY_LIMIT"]["valueFrom"]["resourceFieldRef"]["resource"] == "limits.memory"
+    assert told["RAPIDFIRE_MEMORY_BUDGET"]["value"] == "20Gi"
