@@ -11,7 +11,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 
-from rapidfireai_worker.fit.ambient import Ambient, Rng, untouched_rng
+from rapidfireai_worker.fit.ambient import Ambient
+from rapidfireai_worker.rng import Rng, untouched_rng
 
 pytestmark = pytest.mark.ml
 

@@ -13,9 +13,9 @@ import pytest
 from tests.fit import user_code
 from tests.support.lab import Lab
 
+from rapidfireai_worker.causes import Guarded
 from rapidfireai_worker.engine import RunFailure
-from rapidfireai_worker.fit.code import Bundles, UserCode
-from rapidfireai_worker.fit.failures import Guarded
+from rapidfireai_worker.user_code.bundles import Bundles, UserCode
 
 pytestmark = pytest.mark.ml
 

@@ -13,8 +13,8 @@ from datasets import Dataset
 from tests.support.lab import Lab, write_rows
 
 from rapidfireai_worker.engine import DataRef, RunFailure
-from rapidfireai_worker.fit.ambient import Rng
-from rapidfireai_worker.fit.data import DataLibrary
+from rapidfireai_worker.rng import Rng
+from rapidfireai_worker.rows.library import DataLibrary
 
 pytestmark = pytest.mark.ml
 

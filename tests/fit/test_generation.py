@@ -11,9 +11,9 @@ from tests.fit.cases import CHUNKS, config_of, write_sets
 from tests.fit.reference import digest, train
 from tests.support.lab import Lab, chat_rows, steady
 
+from rapidfireai_worker.causes import Guarded
 from rapidfireai_worker.engine import RunFailure
 from rapidfireai_worker.fit.engine import FitEngine
-from rapidfireai_worker.fit.failures import Guarded
 from rapidfireai_worker.fit.generation import GenerationMetrics, generation_metrics
 
 pytestmark = pytest.mark.ml

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from rapidfireai_worker.engine import RunFailure
-from rapidfireai_worker.fit.ambient import Rng
 from rapidfireai_worker.fit.models import Base, BaseCache, complete, load_by_name
 from rapidfireai_worker.fit.recorded import Recorded, value_at
+from rapidfireai_worker.rng import Rng
 
 pytestmark = pytest.mark.ml
 

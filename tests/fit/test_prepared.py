@@ -17,9 +17,9 @@ from transformers import AutoTokenizer
 from trl import SFTTrainer
 
 from rapidfireai_worker.engine import DataRef
-from rapidfireai_worker.fit.data import DataLibrary
 from rapidfireai_worker.fit.engine import FitEngine
-from rapidfireai_worker.fit.prepared import PreparedSets, is_lasting, tokenizer_digest
+from rapidfireai_worker.rows.library import DataLibrary
+from rapidfireai_worker.rows.prepared import PreparedSets, is_lasting, tokenizer_digest
 
 pytestmark = pytest.mark.ml
 

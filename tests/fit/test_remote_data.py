@@ -13,8 +13,8 @@ import pytest
 from tests.support.lab import Lab, write_rows
 
 from rapidfireai_worker.engine import DataRef, RunFailure
-from rapidfireai_worker.fit import remote
-from rapidfireai_worker.fit.data import DataLibrary
+from rapidfireai_worker.rows import remote
+from rapidfireai_worker.rows.library import DataLibrary
 
 pytestmark = pytest.mark.ml
 

@@ -62,8 +62,8 @@ USE = """
 import sys
 from pathlib import Path
 from rapidfireai_worker.engine import RunFailure
-from rapidfireai_worker.fit.code import Bundles
-from rapidfireai_worker.fit.failures import Guarded
+from rapidfireai_worker.user_code.bundles import Bundles
+from rapidfireai_worker.causes import Guarded
 from rapidfireai_worker.layout import Volume
 
 objects = Bundles(Volume(Path(sys.argv[1]))).objects(sys.argv[2])

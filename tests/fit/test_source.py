@@ -14,10 +14,10 @@ from tests.fit import user_code
 from tests.fit.reference import digest
 from tests.support.lab import Lab, write_rows
 
+from rapidfireai_worker.causes import Guarded
 from rapidfireai_worker.engine import RunFailure, RunJob
-from rapidfireai_worker.fit.code import UserCode
 from rapidfireai_worker.fit.engine import FitEngine
-from rapidfireai_worker.fit.failures import Guarded
+from rapidfireai_worker.user_code.bundles import UserCode
 
 pytestmark = pytest.mark.ml
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from rapidfireai_worker.fit.ambient import Rng
 from rapidfireai_worker.fit.statefile import Frozen
+from rapidfireai_worker.rng import Rng
 
 pytestmark = pytest.mark.ml
 

@@ -19,9 +19,9 @@ import torch
 from safetensors import SafetensorError
 
 from rapidfireai.api.run import Checkpoint
+from rapidfireai_worker.causes import as_os_error
 from rapidfireai_worker.engine import RunFailure, RunJob
 from rapidfireai_worker.failures import storage_failure
-from rapidfireai_worker.fit.failures import as_os_error
 from rapidfireai_worker.fit.statefile import Frozen
 from rapidfireai_worker.fit.stream import Position
 from rapidfireai_worker.layout import RunDirectory, Volume

@@ -16,10 +16,10 @@ import torch
 import transformers
 
 from rapidfireai.api.run import Checkpoint, Prepared
+from rapidfireai_worker.causes import NoMemory, training_failure
 from rapidfireai_worker.engine import ChunkControl, ChunkOutcome, Discarded, Holdings, RunFailure, RunJob
 from rapidfireai_worker.failures import MESSAGE_LIMIT
 from rapidfireai_worker.fit.checkpoint import Snapshot, environment, write_checkpoint
-from rapidfireai_worker.fit.failures import NoMemory, training_failure
 from rapidfireai_worker.fit.memory import Meter, measure
 from rapidfireai_worker.fit.models import Base
 from rapidfireai_worker.fit.program import Builder

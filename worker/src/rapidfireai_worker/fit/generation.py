@@ -13,9 +13,9 @@ from transformers import GenerationConfig, Trainer, set_seed
 from transformers.trainer_utils import denumpify_detensorize
 from trl.data_utils import maybe_extract_prompt
 
+from rapidfireai_worker.causes import Guarded
 from rapidfireai_worker.engine import RunFailure
-from rapidfireai_worker.fit.ambient import untouched_rng
-from rapidfireai_worker.fit.failures import Guarded
+from rapidfireai_worker.rng import untouched_rng
 
 _FIELDS = (
     ("prompt", "completion"),

@@ -14,11 +14,11 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, ProcessorMixin
 
+from rapidfireai_worker.causes import is_of_the_machine
 from rapidfireai_worker.engine import RunFailure
-from rapidfireai_worker.fit.ambient import Rng
-from rapidfireai_worker.fit.failures import is_of_the_machine
 from rapidfireai_worker.fit.memory import bytes_of
 from rapidfireai_worker.fit.recorded import Recorded, value_at
+from rapidfireai_worker.rng import Rng
 
 Loader = Callable[[dict[str, Any]], tuple[Any, Any]]
 """From the config to (model, tokenizer): the user's create_model_fn, or `load_by_name`."""

@@ -17,11 +17,11 @@ from transformers import DefaultFlowCallback, Trainer
 from transformers.trainer_callback import CallbackHandler, ExportableState
 
 from rapidfireai_worker.engine import RunFailure
-from rapidfireai_worker.fit.ambient import Rng, untouched_rng
 from rapidfireai_worker.fit.checkpoint import Restored
 from rapidfireai_worker.fit.generation import GenerationMetrics
 from rapidfireai_worker.fit.schedule import Schedule
 from rapidfireai_worker.fit.stream import Position, onward
+from rapidfireai_worker.rng import Rng, untouched_rng
 
 _MEMORY = (
     "_tr_loss",

@@ -13,22 +13,22 @@ from peft import LoraConfig
 from transformers import PrinterCallback, set_seed
 
 from rapidfireai.expand import ConfigError, restore
+from rapidfireai_worker.causes import Guarded
 from rapidfireai_worker.engine import RunFailure, RunJob
 from rapidfireai_worker.fit.ambient import Ambient
 from rapidfireai_worker.fit.arguments import seed_of, training_arguments
 from rapidfireai_worker.fit.checkpoint import Restored, read_checkpoint
-from rapidfireai_worker.fit.code import UserCode, names_content
-from rapidfireai_worker.fit.data import DataLibrary
-from rapidfireai_worker.fit.failures import Guarded
 from rapidfireai_worker.fit.generation import generation_metrics
 from rapidfireai_worker.fit.inheritance import Inheritance, inheritance_of
 from rapidfireai_worker.fit.models import Base, BaseCache, Loader, checked_pair, complete, load_by_name
-from rapidfireai_worker.fit.places import resolve_path
 from rapidfireai_worker.fit.rewards import reward_functions
 from rapidfireai_worker.fit.session import Session
 from rapidfireai_worker.fit.stream import Position
 from rapidfireai_worker.fit.trainers import TRAINERS
 from rapidfireai_worker.layout import Volume
+from rapidfireai_worker.rows.library import DataLibrary
+from rapidfireai_worker.rows.places import resolve_path
+from rapidfireai_worker.user_code.bundles import UserCode, names_content
 
 _BEGIN_AS_NOTHING = (True, "gaussian", "eva", "mica")
 """Ways to begin with an adapter that adds nothing to the base, and leaves it as it is."""

@@ -7,8 +7,8 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from rapidfireai_worker.causes import Guarded
 from rapidfireai_worker.engine import RunFailure
-from rapidfireai_worker.fit.failures import Guarded
 
 Reward = Callable[..., Any]
 

@@ -13,14 +13,15 @@ import torch
 from structlog.contextvars import bound_contextvars
 
 from rapidfireai.api.run import PREPARE_CHUNK, Checkpoint
+from rapidfireai_worker.causes import training_failure
 from rapidfireai_worker.engine import ChunkControl, Discarded, RunFailure
-from rapidfireai_worker.fit.ambient import Ambient, cuda_in_use
+from rapidfireai_worker.fit.ambient import Ambient
 from rapidfireai_worker.fit.checkpoint import Restored, Snapshot
-from rapidfireai_worker.fit.failures import training_failure
 from rapidfireai_worker.fit.inheritance import Inheritance, fingerprints, take_over
 from rapidfireai_worker.fit.models import Base
 from rapidfireai_worker.fit.parkable import Parkable
 from rapidfireai_worker.fit.statefile import Frozen
+from rapidfireai_worker.rng import cuda_in_use
 
 _REPORT_SECONDS = 1.0
 _WALL_CLOCK = ("runtime", "per_second", "preparation_time", "step_time")

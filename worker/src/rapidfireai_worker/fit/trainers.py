@@ -15,9 +15,9 @@ from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, SFTConfig, SFTTr
 from trl.trainer.utils import RepeatSampler
 
 from rapidfireai_worker.engine import RunFailure
-from rapidfireai_worker.fit.ambient import untouched_rng
 from rapidfireai_worker.fit.checkpoint import Restored
 from rapidfireai_worker.fit.parkable import Parkable
+from rapidfireai_worker.rng import untouched_rng
 
 
 class ParkableSFTTrainer(Parkable, SFTTrainer):  # type: ignore[misc]

@@ -17,8 +17,8 @@ import structlog
 from datasets import Dataset, load_from_disk
 
 from rapidfireai_worker.durable import sync_directory
-from rapidfireai_worker.fit.ambient import untouched_rng
 from rapidfireai_worker.layout import Volume
+from rapidfireai_worker.rng import untouched_rng
 
 _LASTING = "content-"
 """Begins the fingerprint of rows that follow from what is named in it, in whatever process they are made."""

@@ -13,8 +13,8 @@ from typing import Any
 
 from rapidfireai.errors import ConfigError
 from rapidfireai.source import defined_in
+from rapidfireai_worker.causes import Guarded
 from rapidfireai_worker.engine import RunFailure
-from rapidfireai_worker.fit.failures import Guarded
 
 
 def load_source(source: str, name: str) -> ModuleType:

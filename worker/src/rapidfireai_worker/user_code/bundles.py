@@ -15,9 +15,9 @@ from rapidfireai.bundle import CREATE_MODEL
 from rapidfireai.config_fields import FUNCTION, REF
 from rapidfireai_worker.engine import RunFailure, RunJob
 from rapidfireai_worker.failures import last_lines
-from rapidfireai_worker.fit.shipped import provide_modules, show_shipped_lines
-from rapidfireai_worker.fit.source import installed_function, load_source, own_function
 from rapidfireai_worker.layout import Volume
+from rapidfireai_worker.user_code.shipped import provide_modules, show_shipped_lines
+from rapidfireai_worker.user_code.source import installed_function, load_source, own_function
 
 FORMAT = 1
 """The bundle format that this worker reads."""

@@ -14,11 +14,12 @@ from typing import Any
 import datasets
 from datasets import Dataset
 
+from rapidfireai_worker.causes import is_of_the_machine
 from rapidfireai_worker.engine import DataRef, RunFailure
-from rapidfireai_worker.fit.ambient import Rng, untouched_rng
-from rapidfireai_worker.fit.failures import is_of_the_machine
-from rapidfireai_worker.fit.places import Files, described, local_files
-from rapidfireai_worker.fit.prepared import (
+from rapidfireai_worker.layout import Volume
+from rapidfireai_worker.rng import Rng, untouched_rng
+from rapidfireai_worker.rows.places import Files, described, local_files
+from rapidfireai_worker.rows.prepared import (
     PreparedSets,
     Sharing,
     is_lasting,
@@ -26,8 +27,7 @@ from rapidfireai_worker.fit.prepared import (
     mark_lasting,
     tokenizer_digest,
 )
-from rapidfireai_worker.fit.remote import SCHEMES, fetched
-from rapidfireai_worker.layout import Volume
+from rapidfireai_worker.rows.remote import SCHEMES, fetched
 
 _TRAINABLE = ({"messages"}, {"prompt", "completion"}, {"text"}, {"input_ids"}, {"conversations"})
 """Columns that TRL trains on as they are."""

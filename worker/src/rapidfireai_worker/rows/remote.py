@@ -18,10 +18,10 @@ import structlog
 import tenacity
 from fsspec.implementations.arrow import ArrowFSWrapper
 
+from rapidfireai_worker.causes import is_of_the_machine
 from rapidfireai_worker.durable import sync_directory
 from rapidfireai_worker.engine import RunFailure
-from rapidfireai_worker.fit.failures import is_of_the_machine
-from rapidfireai_worker.fit.places import is_data
+from rapidfireai_worker.rows.places import is_data
 
 SCHEMES = ("https", "http", "s3", "gs")
 _ATTEMPTS = 4

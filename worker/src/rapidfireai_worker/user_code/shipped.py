@@ -10,7 +10,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-from rapidfireai_worker.fit.source import show_lines
+from rapidfireai_worker.user_code.source import show_lines
 
 
 def show_shipped_lines(lines: Mapping[str, Mapping[str, str]]) -> None:
