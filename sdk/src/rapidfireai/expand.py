@@ -232,6 +232,8 @@ class _Draws:
 
 def _search(group: ConfigGroup, index: int) -> _Grid | _Draws:
     path = f"spec.configs[{index}]"
+    if group.trainer is None:
+        raise ConfigError(f"{path}.trainer", "is missing; write SFT, DPO or GRPO")
     templates = tuple(_templates(group.config, group.trainer, f"{path}.config"))
     if group.strategy == "random":
         if group.num_runs is None:

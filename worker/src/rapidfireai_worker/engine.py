@@ -14,8 +14,9 @@ HOPELESS = frozenset(
     {"BaseDiffers", "InvalidConfig", "NonFiniteLoss", "OutOfMemory", "ShapesDiffer", "UnsupportedArgument"}
 )
 """Reasons of failures that another try, which replays the same steps, would repeat."""
-LogKind = Literal["log", "boundary"]
-"""`log` is what the trainer itself logs, `boundary` the evaluation at a chunk's end or where a warm clone begins."""
+LogKind = Literal["log", "boundary", "shard"]
+"""`log` is what the trainer itself logs, `boundary` the evaluation at a chunk's end or where a warm clone begins,
+`shard` what an evaluation has estimated after a shard."""
 
 
 class RunFailure(Exception):  # noqa: N818 - it is an outcome, not an error
@@ -60,7 +61,13 @@ class RunJob:
     Attributes:
         config: The expanded leaf: trainer_type, model_name, training_args, peft_params and so on.
         seed: The experiment's seed; `training_args.seed` goes before it.
-        chunks: Chunks an epoch.
+        mode: `fit` or `evals`; decides which engine it is for.
+        chunks: Chunks an epoch (fit).
+        shards: Shards of the data set (evals).
+        train: The rows to train on (fit).
+        eval: The rows to evaluate on; in evals those that the run answers.
+        documents: The documents of a rag without a loader of its own (evals).
+        adapter: The last commit of the run whose adapter is evaluated (evals): `vllm_config.adapter` names it.
         checkpoint: The last committed state, or None at step 0.
         parent: The run that this one was cloned from, with the checkpoint that a warm clone begins with.
         keep_last: How many of the latest commits stay on the volume.
@@ -80,9 +87,13 @@ class RunJob:
     attempt: int
     config: Mapping[str, Any]
     seed: int
-    chunks: int
-    train: DataRef
+    chunks: int = 1
+    train: DataRef | None = None
     eval: DataRef | None = None
+    mode: Literal["fit", "evals"] = "fit"
+    shards: int = 1
+    documents: DataRef | None = None
+    adapter: Checkpoint | None = None
     evaluate_at_boundaries: bool = True
     checkpoint: Checkpoint | None = None
     parent: ParentRef | None = None
@@ -168,6 +179,20 @@ class Engine(Protocol):
 
         Raises:
             RunFailure: If the run cannot be built, naming the field and the fix.
+        """
+        ...
+
+    def build_index(self, job: RunJob, control: ChunkControl) -> Prepared:
+        """Build the RAG index that the run searches, or find that it was built meanwhile; tell how far it is.
+
+        Progress goes to `control.report(documents done, {"index/documents": ..., "index/total": ...})`.
+
+        Returns:
+            What `prepare` returned, with `index_built` true.
+
+        Raises:
+            RunFailure: If documents cannot be loaded, split or embedded, naming the field and the fix.
+            Discarded: If `control.discard` was set.
         """
         ...
 

@@ -37,6 +37,15 @@ class RunDirectory:
         """`run.json`: spec and lineage, so that the volume alone can rebuild the resource."""
         return self.root / "run.json"
 
+    @property
+    def shards(self) -> Path:
+        """Answered shards of an evaluation, committed and abandoned, one directory each."""
+        return self.root / "shards"
+
+    def shard(self, rows: int, attempt: int) -> Path:
+        """Return the directory of the shard that `attempt` answers, `rows` being answered with it."""
+        return self.shards / f"{rows}-{attempt}"
+
     def checkpoint(self, step: int, attempt: int) -> Path:
         """Return the directory of the checkpoint that `attempt` makes at `step`."""
         return self.checkpoints / f"{step}-{attempt}"
@@ -84,6 +93,11 @@ class Volume:
     def partial_upload(self, digest: str) -> Path:
         """Return the file of an upload that may go on where it broke off."""
         return self.uploads / f"{digest}.part"
+
+    @property
+    def indexes(self) -> Path:
+        """RAG indexes, a directory each, by the digest of their spec."""
+        return self.root / "indexes"
 
     @property
     def models(self) -> Path:

@@ -29,6 +29,8 @@ MAX_RUNS = 10_000
 """How many runs one experiment may have unless it says otherwise."""
 MOST_RUNS = 100_000
 """How many runs an experiment can allow itself at most."""
+MAX_SHARDS = 4096
+"""How many shards an evaluation may have: as many as a run may have chunks."""
 MAX_WORKERS = 256
 """How many worker slots one experiment may have."""
 MAX_SOURCE = 65536
@@ -38,6 +40,7 @@ FUNCTION_PATTERN = r"^([A-Za-z_]\w*(\.[A-Za-z_]\w*)*:)?[A-Za-z_]\w*$"
 
 
 Strategy = Literal["grid", "random"]
+Mode = Literal["fit", "evals"]
 
 
 class ConfigGroup(Resource):
@@ -66,14 +69,19 @@ class ConfigGroup(Resource):
     seed: Annotated[
         int | None, Field(ge=0, le=2**32 - 1, description="The seed that `random` draws with; 42 if left out.")
     ] = None
-    trainer: Annotated[Trainer, Field(description="Which trainer of TRL runs the configs of this group.")]
+    trainer: Annotated[
+        Trainer | None,
+        Field(description="Which trainer of TRL runs the configs of this group; only with mode fit, and always there."),
+    ] = None
     config: Annotated[
         FreeForm,
         Field(
             description=(
-                "The config, with the Python API's own names: model_name, tokenizer, tokenizer_kwargs, "
+                "The config, with the Python API's own names. With mode fit: model_name, tokenizer, tokenizer_kwargs, "
                 "model_type, model_kwargs, peft_config, training_args, formatting_func, compute_metrics, "
                 "generation_config, for DPO ref_model_name, ref_model_type, ref_model_kwargs, for GRPO reward_funcs. "
+                "With mode evals: vllm_config or api_config, batch_size, preprocess_fn, postprocess_fn, "
+                "compute_metrics_fn, accumulate_metrics_fn, online_strategy_kwargs. "
                 'A knob is written {"$list": [...]}, or for `random` {"$range": {"start": ..., "end": ...}}; '
                 'several configs {"$list": [{...}, {...}]}.'
             )
@@ -89,8 +97,9 @@ class Objective(Resource):
         Field(
             max_length=128,
             description=(
-                "The metric that ranks runs. `eval_loss` is measured at every chunk boundary; without an "
-                "eval set the mean training loss of the chunk takes its place."
+                "The metric that ranks runs. Mode fit: `eval_loss` is measured at every chunk boundary; without an "
+                "eval set the mean training loss of the chunk takes its place. Mode evals: a metric that the runs "
+                "report, such as Accuracy; runs are not ranked as long as it is eval_loss."
             ),
         ),
     ] = "eval_loss"
@@ -155,8 +164,23 @@ class DataSource(Resource):
 class Data(Resource):
     """The data sets of an experiment."""
 
-    train: Annotated[DataSource, Field(description="The rows to train on.")]
-    eval: Annotated[DataSource | None, Field(description="The rows to evaluate on at every chunk boundary.")] = None
+    train: Annotated[
+        DataSource | None, Field(description="The rows to train on: mode fit alone, and always there.")
+    ] = None
+    eval: Annotated[
+        DataSource | None,
+        Field(
+            description="Mode fit: the rows to evaluate on at every chunk boundary. Mode evals: the rows that every "
+            "run answers, shard by shard."
+        ),
+    ] = None
+    documents: Annotated[
+        DataSource | None,
+        Field(
+            description="Mode evals: the documents of every rag that has no document_loader of its own. The column "
+            "`text` (or `page_content`) is the text, the others become the documents' metadata."
+        ),
+    ] = None
 
 
 class ConfigMapCode(Resource):
@@ -294,6 +318,22 @@ class ExperimentSpec(Resource):
 
     model_config = ConfigDict(
         json_schema_extra=validations(
+            cel("self.mode == oldSelf.mode", "mode is fixed once the experiment exists; make a new experiment"),
+            cel(
+                "self.mode == 'evals' || self.configs.all(each, has(each.trainer))",
+                "mode fit needs trainer in every entry of configs: SFT, DPO or GRPO",
+            ),
+            cel(
+                "self.mode == 'fit' || self.configs.all(each, !has(each.trainer))",
+                "mode evals trains nothing; leave trainer out of configs, or write mode: fit",
+            ),
+            cel("self.mode == 'evals' || has(self.data.train)", "mode fit needs data.train: the rows to train on"),
+            cel(
+                "self.mode == 'fit' || (has(self.data.eval) && !has(self.data.train))",
+                "mode evals needs data.eval, the rows that runs answer, and no data.train",
+            ),
+            cel("self.mode == 'evals' || !has(self.data.documents)", "data.documents belongs to mode evals"),
+            cel("self.shards == oldSelf.shards", "shards is fixed once the experiment exists; make a new experiment"),
             cel("self.seed == oldSelf.seed", "seed is fixed once the experiment exists; make a new experiment"),
             cel(
                 "self.chunks == oldSelf.chunks",
@@ -319,7 +359,10 @@ class ExperimentSpec(Resource):
         str | None,
         Field(max_length=256, description="What the user called it; the object's name is a slug of it."),
     ] = None
-    mode: Annotated[Literal["fit"], Field(description="What the runs do: `fit` fine-tunes.")] = "fit"
+    mode: Annotated[
+        Mode,
+        Field(description="What the runs do: `fit` fine-tunes, `evals` answers the rows of data.eval and scores them."),
+    ] = "fit"
     seed: Annotated[int, Field(ge=0, le=2**32 - 1, description="The seed of every run that names none.")] = 42
     configs: Annotated[
         list[ConfigGroup],
@@ -337,7 +380,16 @@ class ExperimentSpec(Resource):
         ),
     ] = MAX_RUNS
     objective: Annotated[Objective, Field(description="What makes one run better than another.")] = Objective()
-    chunks: Annotated[int, Field(ge=1, le=1000, description="How many chunks one epoch is cut into.")] = 4
+    chunks: Annotated[int, Field(ge=1, le=1000, description="Mode fit: how many chunks one epoch is cut into.")] = 4
+    shards: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=MAX_SHARDS,
+            description="Mode evals: how many shards data.eval is cut into. Each is a random sample of the rows, drawn "
+            "with seed, the same for every run; runs are compared after each.",
+        ),
+    ] = 4
     evaluate_at_boundaries: Annotated[
         bool, Field(description="Whether each run is evaluated at every chunk boundary, out of band.")
     ] = True
@@ -419,7 +471,7 @@ class ExperimentStatus(Status):
 
 
 class Experiment(BaseModel):
-    """An experiment: many configs of one task, trained side by side, chunk by chunk."""
+    """An experiment: many configs of one task, trained or evaluated side by side, chunk by chunk."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore")
 

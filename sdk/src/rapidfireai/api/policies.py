@@ -10,8 +10,14 @@ from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model
 
 from rapidfireai.api.base import Number, Resource, Status, cel, validations
 
-PolicyName = Literal["successiveHalving", "stopWhenWorse", "maxDuration", "maxCost"]
-POLICY_NAMES: tuple[PolicyName, ...] = ("successiveHalving", "stopWhenWorse", "maxDuration", "maxCost")
+PolicyName = Literal["successiveHalving", "stopWhenWorse", "stopWhenBeaten", "maxDuration", "maxCost"]
+POLICY_NAMES: tuple[PolicyName, ...] = (
+    "successiveHalving",
+    "stopWhenWorse",
+    "stopWhenBeaten",
+    "maxDuration",
+    "maxCost",
+)
 LATEST = 4096
 """The last boundary at which anything can be compared: no run has more chunks."""
 DURATION_PATTERN = r"^([0-9]+([.][0-9]+)?[smhd])+$"
@@ -75,6 +81,15 @@ class StopWhenWorse(Resource):
     ] = 3
 
 
+class StopWhenBeaten(Resource):
+    """A run of an evaluation stops if its confidence interval lies wholly on the worse side of another run's.
+
+    Compared is at each shard's end from minChunks on, once all active runs have reached it.
+    """
+
+    min_chunks: MinChunks = 1
+
+
 class MaxDuration(Resource):
     """All runs stop when the experiment has run so long.
 
@@ -114,6 +129,10 @@ class Policy(Resource):
     ] = None
     stop_when_worse: Annotated[
         StopWhenWorse | None, Field(description="Stops a run that does worse than the median of the runs.")
+    ] = None
+    stop_when_beaten: Annotated[
+        StopWhenBeaten | None,
+        Field(description="Mode evals: stops a run whose interval lies wholly on the worse side of another run's."),
     ] = None
     max_duration: Annotated[MaxDuration | None, Field(description="Stops all runs after so long.")] = None
     max_cost: Annotated[MaxCost | None, Field(description="Stops all runs when so much is spent.")] = None

@@ -24,7 +24,7 @@ from rapidfireai.api.base import (
 from rapidfireai.api.policies import PolicyStop
 
 PREPARE_CHUNK = -1
-"""The chunk number of the `prepare` task, which comes before chunk 0."""
+"""The chunk number of the tasks `prepare` and `index`, which come before chunk 0."""
 MAX_CHUNKS = 4096
 """How many chunks one run may have over all its epochs."""
 
@@ -33,7 +33,7 @@ DesiredState = Literal["Running", "Stopped", "Deleted"]
 When = Literal["Boundary", "Immediate"]
 ENDED: frozenset[RunState | None] = frozenset({"Succeeded", "Failed", "Deleted"})
 """States in which a run never trains again; the first two it leaves only to be deleted."""
-Task = Literal["prepare", "chunk"]
+Task = Literal["prepare", "index", "chunk"]
 
 
 class Checkpoint(Status):
@@ -41,7 +41,7 @@ class Checkpoint(Status):
 
     path: Annotated[str, Field(max_length=512, description="The directory, relative to the volume.")]
     digest: Annotated[Digest, Field(description="The sha256 of its manifest.")]
-    step: Annotated[int, Field(ge=0, description="The optimizer step that it holds.")]
+    step: Annotated[int, Field(ge=0, description="The optimizer step that it holds, or how many rows are answered.")]
 
 
 class ParentRef(Resource):
@@ -113,8 +113,15 @@ class Assignment(Status):
     pod_uid: Annotated[str, Field(alias="podUID", max_length=64, description="That pod's UID.")]
     process: Annotated[str, Field(max_length=128, description="The process in that pod, by its Lease's holder.")]
     attempt: Annotated[int, Field(ge=1, description="The fencing token: grows with every assignment.")]
-    task: Annotated[Task, Field(description="`prepare` loads and measures, `chunk` trains.")]
-    chunk: Annotated[int, Field(ge=PREPARE_CHUNK, description="Which chunk; -1 is the prepare task.")]
+    task: Annotated[
+        Task,
+        Field(
+            description="`prepare` loads and measures, `index` builds a RAG index, `chunk` trains or answers a shard."
+        ),
+    ]
+    chunk: Annotated[
+        int, Field(ge=PREPARE_CHUNK, description="Which chunk or shard; -1 while it is prepared or indexed.")
+    ]
     granted_at: Annotated[Number, Field(description="When it was given, in seconds since the epoch.")]
 
 
@@ -138,9 +145,33 @@ class RunError(Status):
 class Prepared(Status):
     """What preparing the run found out. The worker reports it, the operator keeps it."""
 
-    total_steps: Annotated[int, Field(ge=1, description="Optimizer steps of the whole schedule.")]
-    boundaries: Annotated[list[int], Field(max_length=MAX_CHUNKS, description="The step at which each chunk ends.")]
+    total_steps: Annotated[
+        int, Field(ge=1, description="Optimizer steps of the whole schedule, or rows of the data set.")
+    ]
+    boundaries: Annotated[
+        list[int], Field(max_length=MAX_CHUNKS, description="The step or row at which each chunk or shard ends.")
+    ]
     bytes: Annotated[int, Field(ge=0, description="Memory that the run holds while it is resident.")] = 0
+    index: Annotated[
+        Digest | None,
+        Field(description="Mode evals: the digest of the RAG index that the run searches; it is built once for all."),
+    ] = None
+    index_built: Annotated[bool, Field(description="Whether that index lies on the volume, whole.")] = False
+
+
+Bound = Annotated[Number | None, Field(description="An end of the interval; none if there is no interval.")]
+
+
+class Estimate(Status):
+    """A metric of an evaluation as it is known after some of the rows, with its confidence interval."""
+
+    value: Annotated[Number, Field(description="The estimate for the whole data set.")]
+    lower: Bound = None
+    upper: Bound = None
+    level: Annotated[Number | None, Field(description="The confidence level, such as 0.95.")] = None
+    method: Annotated[
+        Annotated[str, Field(max_length=32)] | None, Field(description="How the interval was computed.")
+    ] = None
 
 
 class Progress(Status):
@@ -148,10 +179,14 @@ class Progress(Status):
 
     attempt: Annotated[int, Field(ge=1, description="The attempt that reports.")]
     chunk: Annotated[int, Field(ge=PREPARE_CHUNK, description="The chunk that it is about.")]
-    step: Annotated[int, Field(ge=0, description="The optimizer step that was reached.")]
+    step: Annotated[int, Field(ge=0, description="The optimizer step, or how many rows were answered.")]
     final: Annotated[bool, Field(description="True is the commit: nothing more comes of this attempt.")] = False
     loss: Annotated[ShortText | None, Field(description="The latest training loss, for people.")] = None
     metrics: Annotated[dict[str, Number], Field(max_length=32, description="The latest metrics.")] = {}
+    estimates: Annotated[
+        dict[str, Estimate],
+        Field(max_length=16, description="Mode evals: the user's metrics over all committed shards, by name."),
+    ] = {}
     seconds: Annotated[Number | None, Field(description="How long the attempt has computed.")] = None
     checkpoint: Annotated[Checkpoint | None, Field(description="The last committed state.")] = None
     prepared: Annotated[Prepared | None, Field(description="The result of the prepare task.")] = None
@@ -164,6 +199,8 @@ class ObjectivePoint(Status):
     chunk: Annotated[int, Field(description="The chunk that ended there.")]
     step: Annotated[int, Field(description="The optimizer step.")]
     value: Annotated[Number, Field(description="The objective's value.")]
+    lower: Bound = None
+    upper: Bound = None
 
 
 class Residence(Status):

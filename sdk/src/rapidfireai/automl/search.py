@@ -114,7 +114,7 @@ class RFRandomSearch(AutoMLAlgorithm):
         groups = super().groups(lift, first)
         if not groups:
             return []
-        trainers = sorted({group.trainer for group in groups})
+        trainers = sorted({group.trainer for group in groups if group.trainer})
         if len(trainers) > 1:
             raise ConfigError(path, f"has configs for {' and '.join(trainers)}; make one RFRandomSearch for each")
         configs = [group.config for group in groups]

@@ -142,7 +142,7 @@ def _facts(of: Provenance) -> str:
         "Experiment": f"{experiment.spec.display_name or experiment.metadata.name} (`{experiment.metadata.uid}`)",
         "Run": f"{run.spec.index} of {len(of.siblings)} (`{run.metadata.uid}`)",
         "Knobs": knobs.get(run.metadata.name) or "none: it is the only config",
-        "Training data": _data(experiment.spec.data.train),
+        "Training data": _data(experiment.spec.data.train) if experiment.spec.data.train else "none",
         "Evaluation data": _data(experiment.spec.data.eval) if experiment.spec.data.eval else "none",
         "Seed": str(of.seed),
         "Step": f"{of.checkpoint.step} of {total}",
@@ -189,7 +189,7 @@ def _versions(of: Provenance) -> str:
 
 def _sources(of: Provenance) -> list[DataSource]:
     data = of.experiment.spec.data
-    return [data.train, *([data.eval] if data.eval else [])]
+    return [each for each in (data.train, data.eval) if each]
 
 
 def _data(source: DataSource) -> str:

@@ -74,7 +74,7 @@ def describe_experiment(experiment: Experiment, runs: Sequence[Run], around: Sur
         "Objective": f"{spec.objective.direction} {spec.objective.metric}",
         "Chunks": f"{spec.chunks} an epoch, {status.chunks.summary or '0'} done in all",
         "Seed": str(spec.seed),
-        "Train data": _data(spec.data.train),
+        "Train data": _data(spec.data.train) if spec.data.train else "",
         "Eval data": _data(spec.data.eval) if spec.data.eval else "none",
         "Code": _code(spec.code),
         "Workers": status.workers.summary or f"0/{spec.workers.replicas}",

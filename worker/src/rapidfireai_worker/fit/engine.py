@@ -62,6 +62,14 @@ class FitEngine:
         """
         return self._in_memory(job, lambda: self._prepare(job))
 
+    def build_index(self, job: RunJob, control: ChunkControl) -> Prepared:
+        """Refuse: what is trained searches no index.
+
+        Raises:
+            RunFailure: Always.
+        """
+        raise RunFailure("NoIndex", f"{job.run} trains, and has no index to build")
+
     def run_chunk(self, job: RunJob, chunk: int, control: ChunkControl) -> ChunkOutcome:
         """Run the rest of chunk `chunk`, from the resident session or else from `job.checkpoint`.
 
