@@ -23,6 +23,12 @@ REF = "$ref"
 """Marks a Python object that lies in the experiment's code bundle."""
 FUNCTION = "$function"
 """Names a function of the experiment's own source (`name`), or of an installed module (`module:name`)."""
+CLASS = "$class"
+"""Names a class that the worker's image has (`module:Name`); with KWARGS beside it, an instance made with these."""
+KWARGS = "kwargs"
+"""The arguments of an instance, beside CLASS."""
+ENV = "$env"
+"""Names a variable of the worker's environment: how a config says a key without having it."""
 
 GENERATION_FLOATS = frozenset(
     {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping
 from importlib import metadata
@@ -12,7 +13,8 @@ from typing import Any
 import cloudpickle
 
 from rapidfireai.bundle import CREATE_MODEL
-from rapidfireai.config_fields import FUNCTION, REF
+from rapidfireai.config_fields import CLASS, ENV, FUNCTION, KWARGS, REF
+from rapidfireai_worker.causes import is_of_the_machine
 from rapidfireai_worker.engine import RunFailure, RunJob
 from rapidfireai_worker.failures import last_lines
 from rapidfireai_worker.layout import Volume
@@ -91,20 +93,31 @@ class UserCode:
         return None if job.bundle is None else self._bundles.objects(job.bundle).get(CREATE_MODEL)
 
     def resolve(self, value: Any, job: RunJob) -> Any:
-        """Return `value` with every `{"$ref": ...}` and `{"$function": ...}` in it replaced by what it names.
+        """Return `value` with every marker in it replaced by what it names: objects, functions, classes, variables.
+
+        A class without kwargs is itself under a key that ends in `_cls`, and elsewhere an instance made with none.
 
         Raises:
-            RunFailure: If there is no such object.
+            RunFailure: If there is no such thing, or an instance cannot be made.
         """
         if isinstance(value, Mapping):
             if set(value) == {REF}:
                 return self._bundles.object(value[REF])
             if set(value) == {FUNCTION}:
                 return self._function(value[FUNCTION], job)
-            return {key: self.resolve(item, job) for key, item in value.items()}
+            if set(value) == {ENV}:
+                return variable(value[ENV])
+            if CLASS in value:
+                return made(value[CLASS], self.resolve(value.get(KWARGS) or {}, job))
+            return {key: self._resolve_field(key, item, job) for key, item in value.items()}
         if isinstance(value, list):
             return [self.resolve(item, job) for item in value]
         return value
+
+    def _resolve_field(self, key: str, value: Any, job: RunJob) -> Any:
+        if key.endswith("_cls") and isinstance(value, Mapping) and set(value) == {CLASS}:
+            return installed_function(value[CLASS])
+        return self.resolve(value, job)
 
     def _function(self, name: str, job: RunJob) -> Callable[..., Any]:
         if ":" in name:
@@ -112,6 +125,36 @@ class UserCode:
         if job.source is None:
             raise RunFailure("InvalidCode", f"{job.source_name}: is not there, and a config names {name!r} of it")
         return own_function(load_source(job.source, job.source_name), name, job.source_name)
+
+
+def made(name: str, arguments: Mapping[str, Any]) -> Any:
+    """Return an instance of the class that `module:Name` names.
+
+    Raises:
+        RunFailure: If there is no such class, or it refuses the arguments.
+    """
+    kind = installed_function(name)
+    try:
+        return kind(**arguments)
+    except Exception as error:
+        if is_of_the_machine(error):
+            raise
+        raise RunFailure(
+            "InvalidConfig", f"{name}({', '.join(arguments)}) raised {type(error).__name__}: {error}"
+        ) from error
+
+
+def variable(name: str) -> str:
+    """Return a variable of the worker's environment.
+
+    Raises:
+        RunFailure: If it is not set.
+    """
+    value = os.environ.get(name)
+    if value is None:
+        message = f"the worker has no variable {name}; set it in spec.workers.template, from a Secret if it is a key"
+        raise RunFailure("InvalidConfig", message)
+    return value
 
 
 def names_content(reference: Mapping[str, Any] | None) -> bool:

@@ -1,0 +1,1 @@
+"""Evaluations: the rows of a data set answered shard by shard, and what is known of the whole after each."""
