@@ -7,7 +7,7 @@ TESTS ?= tests
 # Two processes suit two cores: half of the tests wait for an API server, the other half compute.
 JOBS ?= 2
 
-.PHONY: help setup browser demo test bench check format generate lock clean
+.PHONY: help setup browser demo test fuzz bench check format generate lock clean
 
 help: ## List the tasks
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -30,6 +30,9 @@ demo: setup ## Fine-tune SmolLM2-135M with four configs on two workers, live (4 
 test: setup ## Run every test (TESTS=path for some of them)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(TESTS)
 
+fuzz: setup ## Try the property tests on examples that nobody has seen yet (TESTS=path for some of them)
+	@HYPOTHESIS_PROFILE=new OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m hypothesis $(TESTS)
+
 bench: setup ## Measure side by side against one after another (about 10 minutes, on an idle machine)
 	@$(BIN)/python -m benchmarks.fit
 
@@ -48,9 +51,9 @@ format: setup ## Format the code and fix what ruff can fix
 generate: setup ## Write the CRDs, the chart's copy, the reference and the table of trainer arguments
 	@$(BIN)/python tools/generate.py
 
-lock: ## Choose the newest allowed versions of every package anew
+lock: ## Choose versions anew where the pyproject files ask for it (--upgrade chooses the newest of all)
 	@uv pip compile pyproject.toml --group dev --universal --generate-hashes --no-emit-index-url \
-	  --python-version 3.11 --no-header --upgrade \
+	  --python-version 3.11 --no-header \
 	  --no-emit-package rapidfireai --no-emit-package rapidfireai-operator --no-emit-package rapidfireai-worker \
 	  --output-file requirements/dev.txt
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import uuid
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from rapidfireai.cluster.binary import find_binary
 from rapidfireai.cluster.control_plane import ControlPlane
@@ -19,6 +21,11 @@ CELL = "cell"
 """Property of a test's report: (table, row, column, text), one cell of a table that the summary shows."""
 ROOT = Path(__file__).resolve().parent.parent
 Kubectl = Callable[..., str]
+
+# A change is judged by the same examples wherever it is tested; `make fuzz` looks for new ones.
+settings.register_profile("same", derandomize=True)
+settings.register_profile("new", derandomize=False, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 # A shell's background jobs ignore these, and so would everything that tests start and then interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)

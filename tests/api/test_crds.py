@@ -9,6 +9,7 @@ import yaml
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("crds")]
 Kubectl = Callable[..., str]
+ROWS = {"uri": "pvc://data/rows.jsonl"}
 
 
 def experiment(**spec: object) -> str:
@@ -41,7 +42,13 @@ def test_a_small_experiment_is_accepted_and_completed_with_defaults(kubectl: Kub
         ({"configs": [{"trainer": "SFT", "strategy": "random", "config": {}}]}, "random needs numRuns"),
         ({"configs": [{"trainer": "SFT", "numRuns": 2, "config": {}}]}, "numRuns and seed belong to strategy random"),
         ({"configs": [{"trainer": "PPO", "config": {}}]}, 'supported values: "SFT", "DPO", "GRPO"'),
-        ({"mode": "train"}, 'supported values: "fit"'),
+        ({"mode": "train"}, 'supported values: "fit", "evals"'),
+        ({"configs": [{"config": {}}]}, "mode fit needs trainer"),
+        ({"data": {"eval": {"uri": "pvc://data/rows.jsonl"}}}, "mode fit needs data.train"),
+        ({"data": {"train": ROWS, "documents": ROWS}}, "data.documents belongs to mode evals"),
+        ({"mode": "evals", "data": {"eval": ROWS}}, "mode evals trains nothing"),
+        ({"mode": "evals", "configs": [{"config": {}}]}, "mode evals needs data.eval"),
+        ({"mode": "evals", "configs": [{"config": {}}], "data": {"eval": ROWS}, "shards": 0}, "spec.shards"),
         ({"data": {"train": {"uri": "/data/train.jsonl"}}}, "write pvc://CLAIM/path"),
     ],
 )
@@ -49,6 +56,14 @@ def test_nonsense_is_refused_with_the_field_and_the_fix(
     kubectl: Kubectl, spec: dict[str, object], sentence: str
 ) -> None:
     assert sentence in kubectl("apply", "-f", "-", stdin=experiment(**spec))
+
+
+def test_an_evaluation_needs_rows_and_configs_alone(kubectl: Kubectl) -> None:
+    manifest = experiment(mode="evals", configs=[{"config": {}}], data={"eval": ROWS})
+    assert "created" in kubectl("apply", "-f", "-", stdin=manifest)
+    assert kubectl("get", "rfexp", "e", "-o", "jsonpath={.spec.shards}") == "4"
+    answer = kubectl("patch", "rfexp", "e", "--type=merge", "-p", '{"spec":{"shards":8}}')
+    assert "shards is fixed once the experiment exists" in answer
 
 
 def test_what_is_fixed_says_so(kubectl: Kubectl) -> None:
@@ -72,7 +87,7 @@ def test_workers_scale(kubectl: Kubectl) -> None:
 
 
 def test_every_field_is_explained(kubectl: Kubectl) -> None:
-    assert "How many chunks one epoch is cut into" in kubectl("explain", "rfexp.spec.chunks")
+    assert "how many chunks one epoch is cut into" in kubectl("explain", "rfexp.spec.chunks")
     assert "<no description>" not in kubectl("explain", "rfexp.spec")
 
 
