@@ -22,8 +22,8 @@ from rapidfireai.automl import List, RFGridSearch, RFLangChainRagSpec, RFvLLMMod
 # %% [markdown]
 # ## Model, documents, questions
 #
-# SmolLM2-135M, an embedder (MiniLM) and 250 trivia questions with their answers come out of Python packages. Each answer
-# is a document: a pipeline is good if it finds the one that belongs to the question.
+# SmolLM2-135M, an embedder (MiniLM) and 250 trivia questions with their answers come out of Python packages. Each
+# answer is a document: a pipeline is good if it finds the one that belongs to the question.
 
 # %%
 experiment = Experiment(experiment_name="rag-smollm2", mode="evals")
@@ -39,6 +39,7 @@ class Answers(BaseLoader):
         self.answers = answers
 
     def lazy_load(self) -> Any:
+        """Yield the answers, one after another."""
         for number, answer in enumerate(self.answers):
             yield Document(answer, metadata={"doc_id": str(number)})
 

