@@ -44,20 +44,28 @@ def real_tokenizer() -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def write_model(folder: Path, tokenizer: PreTrainedTokenizerFast) -> Path:
-    """Write a tiny random Llama for a tokenizer, and return its folder."""
+SERVED = {"hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 2048}
+"""What a model must have that vLLM serves: it knows heads of 32 and some larger sizes."""
+
+
+def write_model(folder: Path, tokenizer: PreTrainedTokenizerFast, **shape: int) -> Path:
+    """Write a tiny random Llama for a tokenizer, and return its folder; `shape` changes its config."""
+    chosen = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+        **shape,
+    }
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
         tie_word_embeddings=True,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
+        **chosen,
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)
