@@ -1,6 +1,6 @@
 """`/dispatcher`: the original system's paths and shapes, for one workspace and its current experiment.
 
-Runs are named by their numbers. Operations become IC Ops. What only evaluations have answers 400 and says so.
+Runs are named by their numbers; evaluations call them pipelines. Operations become IC Ops.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from fastapi import APIRouter, Body, Depends, Query
 from rapidfireai.api import run_name
 from rapidfireai.errors import ConfigError
 from rapidfireai_gateway.backend import Backend
-from rapidfireai_gateway.dispatcher import rows
+from rapidfireai_gateway.dispatcher import pipelines, rows
 from rapidfireai_gateway.errors import GatewayError
 from rapidfireai_gateway.operations import refusal_of
 from rapidfireai_gateway.rest.asking import Me, Shared, problems
@@ -23,7 +23,6 @@ Request = Annotated[dict[str, Any], Body(examples=[{"run_id": 3}])]
 _WAIT_SECONDS = 10.0
 """How long an answer waits for the operator, so that a refusal can be told."""
 _NO_EXPERIMENT = "there is no experiment in namespace {namespace}; run one, or name another with ?namespace="
-_FIT_ONLY = "the experiment fine-tunes, and this is for evaluations; use /dispatcher/clone-modify-run"
 
 
 class Desk:
@@ -268,13 +267,16 @@ async def get_pipeline(
 async def get_pipeline_config_json(desk: Here, pipeline_id: str) -> dict[str, Any]:
     """Return the config of a run."""
     _, run = await desk.run({"pipeline_id": pipeline_id}, "pipeline_id")
-    return {"pipeline_config_json": run["spec"]["config"], "context_id": None}
+    config = run["spec"]["config"]
+    shown = pipelines.pipeline_config(config) if pipelines.is_evaluation(config) else config
+    return {"pipeline_config_json": shown, "context_id": _context(run)}
 
 
 @router.get("/get-all-contexts")
-async def get_all_contexts(_: Here) -> list[dict[str, Any]]:
-    """Return the contexts of evaluations: fine-tuning has none."""
-    return []
+async def get_all_contexts(desk: Here, me: Me) -> list[dict[str, Any]]:
+    """Return the RAG indexes of an evaluation; fine-tuning has none."""
+    experiment = await desk.experiment()
+    return pipelines.contexts(await me.runs(desk.namespace, experiment["metadata"]["name"]))
 
 
 @router.post("/stop-pipeline")
@@ -296,9 +298,25 @@ async def delete_pipeline(desk: Here, request: Request) -> dict[str, Any]:
 
 
 @router.post("/clone-pipeline")
-async def clone_pipeline(_: Here, request: Request) -> dict[str, Any]:
-    """Say how to clone: configs of pipelines are those of evaluations."""
-    raise GatewayError(400, _FIT_ONLY)
+async def clone_pipeline(
+    desk: Here,
+    request: Annotated[dict[str, Any], Body(examples=[{"parent_pipeline_id": 3, "config_json": {"batch_size": 8}}])],
+) -> dict[str, Any]:
+    """Make a run of an evaluation with a changed config. `config_json` says what differs from its parent."""
+    config = request.get("config_json")
+    if not isinstance(config, dict):
+        raise GatewayError(400, "config_json: must be a mapping of what differs from the parent; {} changes nothing")
+    _, run = await desk.run(request, "parent_pipeline_id")
+    try:
+        patch = pipelines.pipeline_patch(run["spec"]["config"], config)
+    except ConfigError as error:
+        raise GatewayError(422, str(error)) from error
+    clone = {"patch": patch, "warmStart": False}
+    return _queued(await desk.operate("CloneModify", request, "parent_pipeline_id", clone=clone))
+
+
+def _context(run: Mapping[str, Any]) -> str | None:
+    return ((run.get("status") or {}).get("prepared") or {}).get("index")
 
 
 def _queued(icop: Mapping[str, Any]) -> dict[str, Any]:

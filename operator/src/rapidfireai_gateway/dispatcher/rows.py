@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rapidfireai.clone import patch_between
-from rapidfireai.config_fields import FUNCTION, REF
+from rapidfireai.config_fields import CLASS, ENV, FUNCTION, KWARGS, REF
+from rapidfireai_gateway.dispatcher.pipelines import is_evaluation, pipeline_patch
 from rapidfireai_gateway.operations import is_complete, refusal_of
 
 Body = Mapping[str, Any]
@@ -44,6 +45,10 @@ def run_row(run: Body, experiment: Body) -> Row:
     progress, prepared = status.get("progress") or {}, status.get("prepared") or {}
     chunks = _chunks_done(status)
     state = STATUSES[status.get("state") or "Pending"]
+    answered = {
+        "total_shards": len(prepared.get("boundaries") or ()) or _chunks(experiment),
+        "total_samples_processed": _committed(status),
+    }
     return {
         "run_id": run["spec"]["index"],
         "status": state,
@@ -53,11 +58,12 @@ def run_row(run: Body, experiment: Body) -> Row:
         "full_config": run["spec"]["config"],
         "completed_steps": int(progress.get("step") or 0),
         "total_steps": int(prepared.get("totalSteps") or 0),
-        "num_epochs_completed": chunks // int(experiment["spec"].get("chunks") or 4),
+        "num_epochs_completed": chunks // _chunks(experiment),
         "num_chunks_visited": chunks,
         "error": _error(status),
         "source": _source(run),
         "ended_by": _ended_by(run, state),
+        **(answered if is_evaluation(run["spec"]["config"]) else {}),
     }
 
 
@@ -71,7 +77,7 @@ def experiment_row(experiment: Body) -> Row:
         "status": _EXPERIMENT_STATUSES.get(state, "Running"),
         "error": _condition(status, "Accepted", "False") if state == "Refused" else None,
         "metric_experiment_id": status.get("mlflowExperimentID"),
-        "config_options": {"configs": experiment["spec"]["configs"], "num_chunks": experiment["spec"].get("chunks")},
+        "config_options": {"configs": experiment["spec"]["configs"], "num_chunks": _chunks(experiment)},
         "experiment_mode": experiment["spec"].get("mode", "fit"),
     }
 
@@ -101,8 +107,8 @@ def pipeline_row(run: Body, experiment: Body) -> Row:
         "pipeline_id": run["spec"]["index"],
         "status": STATUSES[(run.get("status") or {}).get("state") or "Pending"].lower(),
         "shards_completed": _chunks_done(run.get("status") or {}),
-        "total_samples_processed": 0,
-        "total_shards": chunks or int(experiment["spec"].get("chunks") or 4),
+        "total_samples_processed": _committed(run.get("status") or {}),
+        "total_shards": chunks or _chunks(experiment),
     }
 
 
@@ -153,6 +159,8 @@ def clone_patch(parent: Mapping[str, Any], config: Mapping[str, Any]) -> dict[st
     """
     if not config:
         return {}
+    if is_evaluation(parent) and not is_evaluation(config):
+        return pipeline_patch(parent, config)
     whole = {**config, **{key: parent[key] for key in _INHERITED if key in parent and not config.get(key)}}
     for section, knobs in _INHERITED_KNOBS.items():
         kept = {knob: parent[section][knob] for knob in knobs if knob in (parent.get(section) or {})}
@@ -161,8 +169,18 @@ def clone_patch(parent: Mapping[str, Any], config: Mapping[str, Any]) -> dict[st
     return patch_between(parent, whole)
 
 
+def _chunks(experiment: Body) -> int:
+    """Return how many chunks an epoch has, or how many shards the data set."""
+    key = "shards" if experiment["spec"].get("mode") == "evals" else "chunks"
+    return int(experiment["spec"].get(key) or 4)
+
+
+def _committed(status: Body) -> int:
+    return int(((status.get("progress") or {}).get("checkpoint") or {}).get("step") or 0)
+
+
 def _chunks_done(status: Body) -> int:
-    step = ((status.get("progress") or {}).get("checkpoint") or {}).get("step") or 0
+    step = _committed(status)
     boundaries = (status.get("prepared") or {}).get("boundaries") or ()
     return sum(boundary <= step for boundary in boundaries)
 
@@ -172,8 +190,13 @@ def _flat(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(config, Mapping):
         if REF in config:
             yield path, (config[REF] or {}).get("label")
+        elif CLASS in config:
+            yield path, config[CLASS]
+            yield from _flat(config.get(KWARGS) or {}, path)
         elif FUNCTION in config:
             yield path, config[FUNCTION]
+        elif ENV in config:
+            return  # where a key is read from
         else:
             for key, value in config.items():
                 yield from _flat(value, f"{path}.{key}" if path else str(key))
