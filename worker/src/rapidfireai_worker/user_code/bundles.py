@@ -13,7 +13,7 @@ from typing import Any
 import cloudpickle
 
 from rapidfireai.bundle import CREATE_MODEL
-from rapidfireai.config_fields import CLASS, ENV, FUNCTION, KWARGS, REF
+from rapidfireai.config_fields import CLASS, FUNCTION, KWARGS
 from rapidfireai_worker.causes import is_of_the_machine
 from rapidfireai_worker.engine import RunFailure, RunJob
 from rapidfireai_worker.failures import last_lines
@@ -101,18 +101,23 @@ class UserCode:
             RunFailure: If there is no such thing, or an instance cannot be made.
         """
         if isinstance(value, Mapping):
-            if set(value) == {REF}:
-                return self._bundles.object(value[REF])
-            if set(value) == {FUNCTION}:
-                return self._function(value[FUNCTION], job)
-            if set(value) == {ENV}:
-                return variable(value[ENV])
-            if CLASS in value:
-                return made(value[CLASS], self.resolve(value.get(KWARGS) or {}, job))
-            return {key: self._resolve_field(key, item, job) for key, item in value.items()}
+            return self._resolve_mapping(value, job)
         if isinstance(value, list):
             return [self.resolve(item, job) for item in value]
         return value
+
+    def _resolve_mapping(self, value: Mapping[str, Any], job: RunJob) -> Any:
+        match value:
+            case {"$ref": reference}:
+                return self._bundles.object(reference)
+            case {"$function": name}:
+                return self._function(name, job)
+            case {"$env": name}:
+                return variable(name)
+            case {"$class": name}:
+                return made(name, self.resolve(value.get(KWARGS) or {}, job))
+            case _:
+                return {key: self._resolve_field(key, item, job) for key, item in value.items()}
 
     def _resolve_field(self, key: str, value: Any, job: RunJob) -> Any:
         if key.endswith("_cls") and isinstance(value, Mapping) and set(value) == {CLASS}:
