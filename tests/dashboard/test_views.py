@@ -105,6 +105,20 @@ class TestCurves:
         choice = Choice(hidden=frozenset({"exp-r2"}), pinned=frozenset({"exp-r1"}))
         assert [curve.run for curve in curves_of(lines, {}, choice, {})] == ["exp-r3", "exp-r1"]
 
+    def test_an_interval_is_an_area_round_its_curve(self) -> None:
+        points = [{"chunk": 0, "step": 4, "value": 0.5, "lower": 0.25, "upper": 0.75}]
+        lines = [line(1, objective=points), line(2)]
+        curves = curves_of(lines, {}, Choice(axis="chunk"), {})
+        assert curves[0].band == ((1, 0.25, 0.75),)
+        series = series_of(curves)
+        assert series["exp-r1:floor"]["data"] == [[1, 0.25]]
+        assert series["exp-r1:band"]["data"] == [[1, 0.5]]
+        assert series["exp-r1:band"]["stack"] == series["exp-r1:floor"]["stack"]
+        assert "exp-r2:band" not in series
+        assert row_of(lines[0], (), "", "#000")["interval"] == "[0.25, 0.75]"
+        for choice in (Choice(smoothing=0.5), Choice(log=True), Choice(metric="loss")):
+            assert not curves_of(lines, {"exp-r1": [LogPoint(4, 0, 1.0)]}, choice, {})[0].band
+
     def test_what_is_not_positive_is_left_out_of_a_logarithmic_axis(self) -> None:
         log = {"exp-r1": [LogPoint(1, 0, 0.0), LogPoint(2, 0, 1.0)]}
         (curve,) = curves_of([line(1)], log, Choice(metric="loss", log=True), {})

@@ -10,7 +10,9 @@ from rapidfireai_dashboard.lanes import Bar, words, workers_of
 
 Options = dict[str, Any]
 _MANY = 40
-"""From so many curves on each is drawn thinner, and no point of it is marked."""
+"""From so many curves on each is drawn thinner, no point of it is marked, and only pinned ones have their interval."""
+_FLOOR, _BAND = ":floor", ":band"
+"""What the ids of an interval's two series end with: the unseen lower end, and the area that stands on it."""
 _INK = {False: "#3d3d3d", True: "#c8c8c8"}
 _GRID = {False: "#dddddd", True: "#3a3a3a"}
 
@@ -60,7 +62,30 @@ def curve_axes(choice: Choice, metric: str, dark: bool) -> Options:
 def series_of(curves: Sequence[Curve]) -> dict[str, Options]:
     """Return the series of all curves by run."""
     many, pinned = len(curves) > _MANY, any(curve.pinned for curve in curves)
-    return {curve.run: _series(curve, many, faint=pinned and not curve.pinned) for curve in curves}
+    series = {curve.run: _series(curve, many, faint=pinned and not curve.pinned) for curve in curves}
+    for curve in curves:
+        if curve.band and (curve.pinned or not (many or pinned)):
+            series |= _interval(curve)
+    return series
+
+
+def _interval(curve: Curve) -> dict[str, Options]:
+    """Return the two series that draw a curve's confidence interval as an area."""
+    common: Options = {
+        "name": curve.label,
+        "type": "line",
+        "stack": f"{curve.run}{_BAND}",
+        "stackStrategy": "all",
+        "symbol": "none",
+        "silent": True,
+        "color": curve.colour,
+        "lineStyle": {"opacity": 0},
+        "z": 1,
+    }
+    floor: Options = {**common, "id": f"{curve.run}{_FLOOR}", "data": [[x, lower] for x, lower, _ in curve.band]}
+    height = [[x, upper - lower] for x, lower, upper in curve.band]
+    area: Options = {**common, "id": f"{curve.run}{_BAND}", "data": height, "areaStyle": {"opacity": 0.16}}
+    return {each["id"]: each for each in (floor, area)}
 
 
 def _series(curve: Curve, many: bool, faint: bool) -> Options:

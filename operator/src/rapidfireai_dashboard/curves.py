@@ -77,6 +77,7 @@ class Curve:
         run: The run's name.
         label: What the hover says.
         points: (x, y), x growing; x is in milliseconds where the axis is time.
+        band: (x, lower, upper): the confidence interval at each x, where the objective has one.
     """
 
     run: str
@@ -85,6 +86,7 @@ class Curve:
     dash: str
     pinned: bool
     points: _Points
+    band: tuple[tuple[float, float, float], ...] = ()
 
 
 def colour(index: int) -> str:
@@ -137,7 +139,8 @@ def curves_of(
         if points:
             pinned = line.name in choice.pinned
             label = labels.get(line.name, f"r{line.index}")
-            curves.append(Curve(line.name, label, colour(line.index), dash(line.index), pinned, points))
+            band = _band(line, choice)
+            curves.append(Curve(line.name, label, colour(line.index), dash(line.index), pinned, points, band))
     return sorted(curves, key=lambda curve: curve.pinned)
 
 
@@ -155,6 +158,17 @@ def _points(line: RunLine, log: Sequence[LogPoint], choice: Choice) -> _Points:
         for point in line.points:
             points[float(point.step if choice.axis == "step" else point.chunk + 1)] = point.value
     return tuple((x, y) for x, y in sorted(points.items()) if math.isfinite(y) and (y > 0 or not choice.log))
+
+
+def _band(line: RunLine, choice: Choice) -> tuple[tuple[float, float, float], ...]:
+    """Return the confidence intervals of a run's objective, if that is what is shown, as it is."""
+    if choice.needs_logs or choice.log or choice.smoothing > 0:
+        return ()
+    return tuple(
+        (float(point.step if choice.axis == "step" else point.chunk + 1), point.lower, point.upper)
+        for point in line.points
+        if point.lower is not None and point.upper is not None
+    )
 
 
 def _place(point: LogPoint, axis: Axis, boundaries: Sequence[int]) -> float:

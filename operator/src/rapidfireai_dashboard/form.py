@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rapidfireai.config_fields import FUNCTION, NONE, REF
+from rapidfireai.config_fields import CLASS, ENV, FUNCTION, NONE, REF
 
 Kind = Literal["number", "integer", "boolean", "choice", "text", "json"]
 Schema = Mapping[str, Any]
@@ -121,7 +121,7 @@ def _is_object(value: Any) -> bool:
     """Return whether a value is a Python object, or a list of such."""
     if isinstance(value, list):
         return any(map(_is_object, value))
-    return isinstance(value, dict) and (REF in value or FUNCTION in value)
+    return isinstance(value, dict) and not {REF, FUNCTION, CLASS, ENV}.isdisjoint(value)
 
 
 def addable(schema: Schema, config: Mapping[str, Any]) -> dict[str, Field]:

@@ -27,11 +27,18 @@ _WISHES = {
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """The objective at one chunk boundary."""
+    """The objective at one chunk boundary.
+
+    Attributes:
+        lower: The lower end of its confidence interval; None if it has no interval.
+        upper: The upper end.
+    """
 
     chunk: int
     step: int
     value: float
+    lower: float | None = None
+    upper: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +92,13 @@ class RunLine:
         """The latest value of the objective."""
         return self.points[-1].value if self.points else None
 
+    @property
+    def interval(self) -> str:
+        """The latest confidence interval of the objective, or empty."""
+        if not self.points or self.points[-1].lower is None or self.points[-1].upper is None:
+            return ""
+        return f"[{self.points[-1].lower:.4g}, {self.points[-1].upper:.4g}]"
+
 
 def line_of(run: Run) -> RunLine:
     """Return what is kept of a run."""
@@ -104,7 +118,7 @@ def line_of(run: Run) -> RunLine:
         warm=bool(spec.parent_ref and spec.parent_ref.warm_start),
         problem=problem_of(run),
         mlflow_run=status.mlflow_run_id or "",
-        points=tuple(Point(each.chunk, each.step, each.value) for each in status.objective),
+        points=tuple(Point(each.chunk, each.step, each.value, each.lower, each.upper) for each in status.objective),
         metric=status.objective_metric or "",
         reported=tuple(sorted(metrics)),
         held=Held(given.worker, given.task, given.chunk, given.attempt, given.granted_at) if given else None,
@@ -164,6 +178,7 @@ def row_of(line: RunLine, knobs: Sequence[str], best: str, colour: str) -> Row:
         "step": line.step,
         "loss": line.loss,
         "objective": line.objective,
+        "interval": line.interval,
         "worker": line.held.worker if line.held else "",
         "parent": f"{_short(line.parent)}{' (warm)' if line.warm else ''}",
         "problem": line.problem,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, get_args
 
@@ -29,15 +30,37 @@ _MARKER = {
 }
 
 
+_MODELS = {
+    "vllm_config": "The model in vLLM: model_config, sampling_params, rag, prompt_manager, adapter.",
+    "api_config": "The model behind an API: client_config, model_config, limits, rag, prompt_manager.",
+}
+_FUNCTIONS = ("preprocess_fn", "postprocess_fn", "compute_metrics_fn", "accumulate_metrics_fn")
+
+
+def schema_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the schema for clones of a run.
+
+    Args:
+        config: The run's `spec.config`.
+    """
+    named = next((key for key in _MODELS if key in config), None)
+    return config_schema(named or str(config.get("trainer_type", "SFT")))
+
+
 @cache
 def config_schema(trainer: str) -> dict[str, Any]:
-    """Return the schema of a config for one trainer; every key may be left out.
+    """Return the schema of a config for one trainer, or for one kind of evaluation; every key may be left out.
+
+    Args:
+        trainer: A trainer, or `vllm_config` or `api_config`.
 
     Raises:
         GatewayError: With status 422, if there is no such trainer.
     """
+    if trainer in _MODELS:
+        return _evaluation(trainer)
     if trainer not in TRAINER_CONFIGS:
-        raise GatewayError(422, f"trainer={trainer}: write one of {', '.join(get_args(Trainer))}")
+        raise GatewayError(422, f"trainer={trainer}: write one of {', '.join([*get_args(Trainer), *_MODELS])}")
     properties: dict[str, Any] = {
         "model_name": {"type": "string", "description": "The model: a hub name, a path, or pvc://."},
         "tokenizer": {"type": "string", "description": "The tokenizer; the model's by default."},
@@ -64,6 +87,32 @@ def config_schema(trainer: str) -> dict[str, Any]:
         "type": "object",
         "additionalProperties": False,
         "properties": properties,
+    }
+
+
+def _evaluation(model: str) -> dict[str, Any]:
+    strategies = {"type": "string", "enum": ["normal", "wilson", "hoeffding"]}
+    level = {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"Config of one run of an evaluation, {model}",
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            model: {**_FREE, "description": _MODELS[model]},
+            "batch_size": {"type": "integer", "minimum": 1, "description": "Rows of a batch."},
+            "online_strategy_kwargs": {
+                "type": "object",
+                "description": "How intervals are computed.",
+                "additionalProperties": False,
+                "properties": {
+                    "strategy_name": strategies,
+                    "confidence_level": level,
+                    "use_fpc": {"type": "boolean", "description": "Whether they narrow as the rows run out."},
+                },
+            },
+            **dict.fromkeys(_FUNCTIONS, _MARKER),
+        },
     }
 
 

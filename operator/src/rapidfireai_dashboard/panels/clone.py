@@ -15,7 +15,7 @@ from rapidfireai_dashboard.form import Field, addable, fields_of, patch_of
 from rapidfireai_dashboard.panels.ops import carry_out
 from rapidfireai_dashboard.panels.view import View, copyable
 from rapidfireai_dashboard.runs import RunLine
-from rapidfireai_gateway.config_schema import config_schema
+from rapidfireai_gateway.config_schema import schema_of
 from rapidfireai_gateway.errors import GatewayError
 
 _PAUSE_SECONDS = 0.35
@@ -39,7 +39,7 @@ class _Form:
     def __init__(self, view: View, parent: RunLine) -> None:
         self._view, self._parent = view, parent
         config = written(parent.config)
-        schema = config_schema(str(parent.config.get("trainer_type", "SFT")))
+        schema = schema_of(parent.config)
         self._fields = {field.path: field for field in fields_of(schema, config)}
         self._more = addable(schema, config)
         self._typed: dict[str, Any] = {}

@@ -27,6 +27,7 @@ _COLUMNS: tuple[dict[str, Any], ...] = (
     {"field": "step", "headerName": "Step", "type": "numericColumn", "width": 85},
     {"field": "loss", "headerName": "Loss", "type": "numericColumn", "cellRenderer": "number", "width": 100},
     {"field": "objective", "headerName": "Objective", "type": "numericColumn", "cellRenderer": "number", "width": 110},
+    {"field": "interval", "headerName": "Interval", "width": 140},
 )
 _LAST_COLUMNS: tuple[dict[str, Any], ...] = (
     {"field": "worker", "headerName": "Worker", "width": _WIDE},

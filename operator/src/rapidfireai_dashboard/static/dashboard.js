@@ -42,7 +42,9 @@
     quickFilter: (id, text) => when(id, "api", (api) => api.setGridOption("quickFilterText", text)),
 
     hover: (params) => {
-      const all = (Array.isArray(params) ? params : [params]).filter((each) => each.value?.[1] != null);
+      const all = (Array.isArray(params) ? params : [params]).filter(
+        (each) => each.value?.[1] != null && !/:(floor|band)$/.test(each.seriesId ?? ""),
+      );
       if (!all.length) return "";
       const lines = all
         .slice(0, MOST_NAMED)
