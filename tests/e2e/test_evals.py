@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.e2e import retrieval, word_problems
-from tests.e2e.conftest import ROOT, Cluster
+from tests.e2e.conftest import Cluster
 
 pytestmark = [pytest.mark.e2e, pytest.mark.ml, pytest.mark.xdist_group("e2e"), pytest.mark.timeout(900)]
 needs_gsm8k = pytest.mark.skipif(not word_problems.DATA.exists(), reason="the word problems are not there")
@@ -29,10 +28,12 @@ def served(cluster: Cluster) -> Path:
 
 @pytest.fixture(scope="session")
 def smollm2_folder(cluster: Cluster) -> Path:
-    """SmolLM2-135M-Instruct as the demo puts it on the volume."""
-    words = [sys.executable, str(ROOT / "examples" / "prepare_smollm2.py")]
-    subprocess.run(words, env=cluster.environment, check=True)
-    return cluster.local.volume / "demo" / "SmolLM2-135M-Instruct"
+    """SmolLM2-135M-Instruct, on the volume."""
+    from examples import smollm2
+
+    folder = cluster.local.volume / "stories" / "smollm2"
+    shutil.copytree(smollm2.converted_model(), folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

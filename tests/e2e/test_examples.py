@@ -24,9 +24,9 @@ trainers = pytest.mark.parametrize("trainer", TRAINERS)
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tests.support.tiny import write_tiny_model
+    from tests.support.tiny import SERVED, write_tiny_model
 
-    return write_tiny_model(tmp_path_factory.mktemp("small"))
+    return write_tiny_model(tmp_path_factory.mktemp("small"), **SERVED)
 
 
 @pytest.fixture
@@ -95,6 +95,35 @@ def test_the_notebook_that_steers_stops_the_loser_and_clones_the_winner(
     assert clone["status"]["display"]["chunks"] == "8/8"
     token = (cluster.local.home / "token").read_text().strip()
     assert token not in nbformat.writes(client.nb)
+
+
+@pytest.mark.parametrize(("evaluation", "metric", "runs"), [("rag", "MRR", 8), ("prompts", "Accuracy", 4)])
+def test_the_script_evaluates_and_compares(
+    cluster: Cluster, environment: dict[str, str], tmp_path: Path, evaluation: str, metric: str, runs: int
+) -> None:
+    words = [sys.executable, str(EXAMPLES / f"{evaluation}_smollm2.py")]
+    answer = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    check_evaluation(cluster, newest(cluster, evaluation), metric, runs)
+    assert f"run {runs}: " in answer.stdout
+
+
+def test_the_manifest_of_an_evaluation_needs_nothing_but_kubectl(cluster: Cluster, environment: dict[str, str]) -> None:
+    subprocess.run([sys.executable, str(EXAMPLES / "prepare_smollm2.py")], env=environment, check=True)
+    cluster.kubectl("apply", "-f", str(EXAMPLES / "rag-smollm2.yaml"))
+    check_evaluation(cluster, "rag-smollm2-yaml", "MRR", 4)
+
+
+def check_evaluation(cluster: Cluster, experiment: str, metric: str, runs: int) -> None:
+    """Look at what came of an evaluation: every run is through, and says how sure it is."""
+    cluster.wait(f"{experiment} ends", lambda: ended(cluster, experiment), timeout=600)
+    found = cluster.list("rfrun", experiment)
+    assert [run["status"]["state"] for run in found] == ["Succeeded"] * runs
+    for run in found:
+        estimate = run["status"]["progress"]["estimates"][metric]
+        assert 0 <= estimate["lower"] <= estimate["value"] <= estimate["upper"] <= 1
+        first = run["status"]["objective"][0]
+        assert first["lower"] < first["upper"], "after a part of the rows it is not certain"
 
 
 @trainers

@@ -20,8 +20,8 @@ TEMPLATE = (
 )
 
 
-def write_tiny_model(folder: Path) -> Path:
-    """Write the model and its tokenizer as an ordinary Hugging Face folder, and return it."""
+def write_tiny_model(folder: Path, **shape: int) -> Path:
+    """Write the model and its tokenizer as an ordinary Hugging Face folder, and return it; `shape` as `write_model`."""
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
@@ -32,7 +32,7 @@ def write_tiny_model(folder: Path) -> Path:
         tokenizer_object=backend, pad_token="<pad>", bos_token="<s>", eos_token="</s>", model_max_length=512
     )
     tokenizer.chat_template = TEMPLATE
-    return write_model(folder, tokenizer)
+    return write_model(folder, tokenizer, **shape)
 
 
 def real_tokenizer() -> PreTrainedTokenizerFast:
