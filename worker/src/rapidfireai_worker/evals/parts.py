@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+from rapidfireai_worker.layout import Volume
 
 Message = Mapping[str, Any]
 """One chat message: `{"role": ..., "content": ...}`."""
@@ -32,6 +34,36 @@ class Generation:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Site:
+    """The worker in which generators are made: `VllmEngines(site)` and `ApiClients(site)` are told no more.
+
+    Attributes:
+        volume: The shared volume.
+        namespace: The workspace.
+        experiment: The experiment's name.
+        experiment_uid: The experiment's UID.
+        worker: The worker slot's name, which is the holder of leases of a budget.
+        volume_url: Where the volume service is; empty if nobody says.
+        token: Returns the token of the worker's account for the volume service; it is read anew each time, since
+            tokens expire. An empty one means that there is none.
+        threads: Compute threads.
+        memory_budget: What may be held in memory, on the GPU if there is one, in bytes; 0 if nobody says.
+        usage: Called as (requests, prompt tokens, completion tokens) whenever something was answered; thread-safe.
+    """
+
+    volume: Volume
+    namespace: str = ""
+    experiment: str = ""
+    experiment_uid: str = ""
+    worker: str = ""
+    volume_url: str = ""
+    token: Callable[[], str] = str
+    threads: int = 1
+    memory_budget: int = 0
+    usage: Callable[[int, int, int], None] = lambda requests, read, written: None
+
+
 class Generator(Protocol):
     """Answers conversations for one run: a vLLM engine with the run's sampling parameters, or the client of an API."""
 
@@ -54,7 +86,11 @@ class Generator(Protocol):
 
 
 class Generators(Protocol):
-    """Makes generators, and keeps what is expensive about them warm from run to run."""
+    """Makes generators, and keeps what is expensive about them warm from run to run.
+
+    One of each kind lives as long as the worker: `generators.vllm.VllmEngines(site)` for `vllm_config` and
+    `generators.api.ApiClients(site)` for `api_config`.
+    """
 
     def generator(self, job_run: str, config: Mapping[str, Any], adapter: str | None) -> Generator:
         """Return the generator of a run.
