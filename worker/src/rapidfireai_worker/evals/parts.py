@@ -49,7 +49,6 @@ class Site:
             tokens expire. An empty one means that there is none.
         threads: Compute threads.
         memory_budget: What may be held in memory, on the GPU if there is one, in bytes; 0 if nobody says.
-        usage: Called as (requests, prompt tokens, completion tokens) whenever something was answered; thread-safe.
     """
 
     volume: Volume
@@ -61,7 +60,6 @@ class Site:
     token: Callable[[], str] = str
     threads: int = 1
     memory_budget: int = 0
-    usage: Callable[[int, int, int], None] = lambda requests, read, written: None
 
 
 class Generator(Protocol):
@@ -123,6 +121,41 @@ class Rag(Protocol):
 
     def serialize_documents(self, batch_docs: list[list[Any]]) -> list[str]:
         """Return the documents of each query as one text."""
+        ...
+
+
+class SearchedIndex(Protocol):
+    """A rag of a leaf before it is opened: `RagSpec.of(job, leaf["rag"], code)` of `evals.rag` returns one."""
+
+    @property
+    def digest(self) -> str | None:
+        """The digest of the index that has to be built; None if it searches a store that is there already."""
+        ...
+
+    def is_built(self, volume: Volume) -> bool:
+        """Return whether the index lies on the volume, whole."""
+        ...
+
+    def build(self, volume: Volume, report: Callable[[int, int | None], None], stopped: Callable[[], bool]) -> None:
+        """Build the index, or find that it was built meanwhile.
+
+        Args:
+            volume: Where it is kept.
+            report: Called with how many documents are indexed, and of how many once they are counted.
+            stopped: Asked between two batches of documents; True means to give up by raising `Discarded`.
+
+        Raises:
+            RunFailure: If documents cannot be loaded, split or embedded, naming the field and the fix.
+            Discarded: If it was told to give up.
+        """
+        ...
+
+    def open(self, volume: Volume) -> Rag:
+        """Open the index for searching.
+
+        Raises:
+            RunFailure: If it cannot be opened, naming the field and the fix.
+        """
         ...
 
 
