@@ -29,6 +29,14 @@ KWARGS = "kwargs"
 """The arguments of an instance, beside CLASS."""
 ENV = "$env"
 """Names a variable of the worker's environment: how a config says a key without having it."""
+MARKERS = (LIST, RANGE, NONE, REF, FUNCTION, CLASS, ENV)
+"""All of them."""
+_NAMES: Mapping[str, tuple[str, str]] = {
+    FUNCTION: (FUNCTION_PATTERN, "the name of a function, `name` or `module:name`"),
+    CLASS: (r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$", "the name of a class that workers have, `module:Name`"),
+    ENV: (r"^[A-Za-z_]\w*$", "the name of a variable of the workers' environment"),
+}
+"""What stands behind a marker that names something, and that in words."""
 
 GENERATION_FLOATS = frozenset(
     {
@@ -82,7 +90,7 @@ def check_fields(values: Mapping[str, Any], table: ArgumentTable, path: str) -> 
         here, current = f"{path}.{name}", table.current(name)
         if current != name and current in values:
             raise ConfigError(here, f"is an earlier name of {current}, which is given too; leave one of them out")
-        checked[current] = _typed(value, table.argument(name, here), here)
+        checked[current] = typed(value, table.argument(name, here), here)
     return checked
 
 
@@ -186,23 +194,31 @@ def generation(value: Any, path: str) -> Any:
         return {LIST: [generation(each, f"{path}[{index}]") for index, each in enumerate(members(value, path))]}
     floats = Argument(("float", "null"))
     return {
-        name: _typed(each, floats, f"{path}.{name}") if name in GENERATION_FLOATS else free(each, f"{path}.{name}")
+        name: typed(each, floats, f"{path}.{name}") if name in GENERATION_FLOATS else free(each, f"{path}.{name}")
         for name, each in mapping(value, path).items()
     }
 
 
-def _typed(value: Any, argument: Argument, path: str) -> Any:
-    """Return the value of a known argument with its type put right, knobs kept."""
+def typed(value: Any, argument: Argument, path: str) -> Any:
+    """Return the value of a known argument with its type put right, knobs kept.
+
+    Raises:
+        ConfigError: If the argument does not take it.
+    """
     match marker_of(value, path):
         case "$list":
-            return {LIST: [_typed(v, argument, f"{path}[{i}]") for i, v in enumerate(members(value, path))]}
+            return {LIST: [typed(v, argument, f"{path}[{i}]") for i, v in enumerate(members(value, path))]}
         case "$range":
             return _range(value, argument, path)
         case "$none":
             return coerce(None, argument, path)
-        case "$ref" | "$function" if "object" in argument.kinds:
+        case "$ref" | "$function" | "$class" if "object" in argument.kinds:
+            return free(value, path)
+        case "$env" if "str" in argument.kinds:
             return value
-        case "$ref" | "$function":
+        case "$env":
+            raise ConfigError(path, f"must be {argument.expected()}, and a variable is text; write the value itself")
+        case "$ref" | "$function" | "$class":
             raise ConfigError(path, f"must be {argument.expected()}, not a Python object")
     coerced = coerce(value, argument, path)
     return free(coerced, path) if isinstance(coerced, dict | list) else coerced
@@ -231,13 +247,20 @@ def free(value: Any, path: str) -> Any:
             return {LIST: [free(v, f"{path}[{i}]") for i, v in enumerate(members(value, path))]}
         case "$range":
             return _range(value, None, path)
-        case "$none":
-            return None
-        case "$ref" | "$function":
-            return value
-    if isinstance(value, dict):
-        return {str(key): free(each, f"{path}.{key}") for key, each in value.items()}
+        case "$class":
+            return _instance(value, free, path)
+        case None if isinstance(value, dict):
+            return {str(key): free(each, f"{path}.{key}") for key, each in value.items()}
     return _plain(value, path)
+
+
+def _instance(value: dict[str, Any], check: Callable[[Any, str], Any], path: str) -> dict[str, Any]:
+    """Return a class, or an instance of it with its arguments checked."""
+    made = {CLASS: value[CLASS]}
+    if value.get(KWARGS):
+        given = mapping(value[KWARGS], f"{path}.{KWARGS}")
+        made[KWARGS] = {str(key): check(each, f"{path}.{KWARGS}.{key}") for key, each in given.items()}
+    return made
 
 
 def _plain(value: Any, path: str) -> Any:
@@ -250,8 +273,10 @@ def _plain(value: Any, path: str) -> Any:
         )
     if marker == NONE:
         return None
-    if marker in {REF, FUNCTION}:
+    if marker in {REF, FUNCTION, ENV}:
         return value
+    if marker == CLASS:
+        return _instance(value, _plain, path)
     if isinstance(value, dict):
         return {str(key): _plain(each, f"{path}.{key}") for key, each in value.items()}
     if isinstance(value, list):
@@ -287,27 +312,33 @@ def marker_of(value: Any, path: str) -> str | None:
     if not marked:
         return None
     marker = marked[0]
-    if len(value) > 1 or marker not in {LIST, RANGE, NONE, REF, FUNCTION}:
-        known = ", ".join((LIST, RANGE, NONE, REF, FUNCTION))
+    beside = set(value) - {marker, *((KWARGS,) if marker == CLASS else ())}
+    if beside or marker not in MARKERS:
         raise ConfigError(
-            path, f"keys that begin with $ are markers and stand alone: one of {known}, not {sorted(value)}"
+            path,
+            f"keys that begin with $ are markers and stand alone ({CLASS} may have {KWARGS} beside it): one of "
+            f"{', '.join(MARKERS)}, not {sorted(map(str, value))}",
         )
-    if marker == FUNCTION and not (
-        isinstance(value[FUNCTION], str) and re.fullmatch(FUNCTION_PATTERN, value[FUNCTION])
-    ):
-        raise ConfigError(
-            path, f"{FUNCTION} takes the name of a function, `name` or `module:name`, not {value[FUNCTION]!r}"
-        )
+    if marker in _NAMES:
+        pattern, words = _NAMES[marker]
+        if not isinstance(value[marker], str) or not re.fullmatch(pattern, value[marker]):
+            raise ConfigError(path, f"{marker} takes {words}, not {value[marker]!r}")
     return marker
 
 
 def name_of(value: Any) -> str | None:
-    """Return what people call the object that a `$ref` or `$function` stands for, or None for any other value."""
+    """Return what people call the object that a marker stands for, or None for any other value."""
     if not isinstance(value, Mapping):
         return None
     reference = value.get(REF)
     if isinstance(reference, Mapping):
         return str(reference.get("label") or reference.get("key") or "")
+    if isinstance(value.get(CLASS), str):
+        name, given = value[CLASS].rpartition(":")[2], value.get(KWARGS)
+        said = [f"{key}={name_of(each) or repr(each)}" for key, each in sorted(given.items())] if given else []
+        return f"{name}({', '.join(said)})" if KWARGS in value else str(name)
+    if isinstance(value.get(ENV), str):
+        return f"${value[ENV]}"
     return value[FUNCTION] if isinstance(value.get(FUNCTION), str) else None
 
 

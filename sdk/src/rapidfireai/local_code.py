@@ -159,6 +159,21 @@ def _own_source(file: str) -> str | None:
     return source
 
 
+def is_installed(name: str) -> bool:
+    """Return whether a module is part of Python or of an installed package, so that workers can have it too.
+
+    Args:
+        name: The module's name; it was imported.
+    """
+    module = sys.modules.get(name)
+    return name != "__main__" and isinstance(module, ModuleType) and not _is_local(module) and _has_origin(module)
+
+
+def _has_origin(module: ModuleType) -> bool:
+    """Return whether another process can import a module: one that was made by hand has no spec."""
+    return getattr(module, "__spec__", None) is not None
+
+
 def _is_local(module: object) -> bool:
     if not isinstance(module, ModuleType) or module.__name__ == "__main__":
         return False

@@ -9,24 +9,29 @@ from typing import Any, ClassVar, cast, get_args
 
 from pydantic import ValidationError
 
-from rapidfireai.api.experiment import MAX_RUNS, MOST_RUNS, ConfigGroup, Strategy, Trainer
+from rapidfireai.api.experiment import MAX_RUNS, MOST_RUNS, ConfigGroup, Mode, Strategy, Trainer
 from rapidfireai.arguments import did_you_mean
 from rapidfireai.automl.configs import RFModelConfig, TrainerConfig
 from rapidfireai.automl.knobs import List
+from rapidfireai.automl.pipelines import EvalsConfig, section_of
 from rapidfireai.automl.wire import Lift, to_wire
 from rapidfireai.calls import whole
+from rapidfireai.credentials import lift_secrets
 from rapidfireai.errors import ConfigError
-from rapidfireai.expand import ADDITIONAL, DEFAULT_SEED, LIST, REF, REFERENCE_KEYS, expand
+from rapidfireai.evals_fields import OTHER_NAMES, PIPELINE, SECTIONS
+from rapidfireai.expand import ADDITIONAL, DEFAULT_SEED, LIST, REF, REFERENCE_KEYS, expand, is_evaluation
 
 Leaf = dict[str, Any]
+_EVALUATION = "evaluations"
 
 
 class AutoMLAlgorithm:
     """Base of the searches.
 
     Args:
-        configs: One `RFModelConfig` or config mapping, or a list of them.
-        trainer_type: The trainer, such as "SFT"; may be left out where `training_args` says it.
+        configs: One `RFModelConfig` or config mapping, or a list of them. For an evaluation: one mapping with
+            `vllm_config` or `openai_config`, `batch_size` and the batch functions, or a list of them.
+        trainer_type: The trainer, such as "SFT"; may be left out where `training_args` says it. An evaluation has none.
 
     Raises:
         TypeError: If an argument does not exist or a config is none.
@@ -114,34 +119,37 @@ class RFRandomSearch(AutoMLAlgorithm):
         groups = super().groups(lift, first)
         if not groups:
             return []
-        trainers = sorted({group.trainer for group in groups if group.trainer})
-        if len(trainers) > 1:
-            raise ConfigError(path, f"has configs for {' and '.join(trainers)}; make one RFRandomSearch for each")
+        kinds = sorted({group.trainer or _EVALUATION for group in groups})
+        if len(kinds) > 1:
+            raise ConfigError(path, f"has configs for {' and '.join(kinds)}; make one RFRandomSearch for each")
         configs = [group.config for group in groups]
         config = configs[0] if len(configs) == 1 else {LIST: configs}
         more = {"num_runs": self.num_runs, "seed": self.seed}
-        return [_validated(path, strategy=self.strategy, trainer=trainers[0], config=config, **more)]
+        return [_validated(path, strategy=self.strategy, trainer=groups[0].trainer, config=config, **more)]
 
 
-def groups_of(config_group: Any, lift: Lift) -> list[ConfigGroup]:
+def groups_of(config_group: Any, lift: Lift, mode: Mode = "fit") -> list[ConfigGroup]:
     """Return the groups of the resource for whatever a user gave as a config group.
 
+    Keys that were written into the configs are still in them: `lift_secrets` takes them out before anything is sent.
+
     Args:
-        config_group: A search, an `RFModelConfig`, a mapping, or a list of these, nested at will.
+        config_group: A search, a config object, a mapping, or a list of these, nested at will.
         lift: What to do with objects that JSON cannot hold.
+        mode: What the runs are to do.
 
     Raises:
         TypeError: If it is something else.
-        ConfigError: If a config cannot be run.
+        ConfigError: If a config cannot be run, or does something else than the mode says.
     """
-    groups: list[ConfigGroup] = []
-    for member in _flat(config_group):
-        if isinstance(member, AutoMLAlgorithm):
-            groups += member.groups(lift, len(groups))
-        else:
-            groups.append(_group(member, None, lift, f"configs[{len(groups)}]"))
-    if not groups:
-        raise ConfigError("config_group", "has no config; give an RFModelConfig or RFGridSearch(...)")
+    groups = _groups(config_group, lift)
+    for index, group in enumerate(groups):
+        if mode == "fit" and group.trainer is None:
+            message = 'is the config of an evaluation; call run_evals of an Experiment with mode="evals"'
+            raise ConfigError(f"configs[{index}]", message)
+        if mode == "evals" and group.trainer is not None:
+            message = f'fine-tunes with {group.trainer}; call run_fit of an Experiment with mode="fit"'
+            raise ConfigError(f"configs[{index}]", message)
     return groups
 
 
@@ -159,25 +167,43 @@ def get_runs(config_group: Any) -> list[Leaf]:
         objects[key] = value
         return {REF: {"key": key}}
 
-    return [_with_objects(leaf, objects) for leaf in checked_runs(groups_of(config_group, lift), MOST_RUNS)]
+    groups = _groups(config_group, lift)
+    evaluations = [group.trainer is None for group in groups]
+    if any(evaluations) and not all(evaluations):
+        raise ConfigError("config_group", "has configs that fine-tune and configs that evaluate; make a group of each")
+    hidden = [group.model_copy(update={"config": lift_secrets(group.config)[0]}) for group in groups]
+    checked = checked_runs(hidden if any(evaluations) else groups, MOST_RUNS)
+    return [_with_objects(leaf, objects) for leaf in checked]
 
 
 def checked_runs(groups: list[ConfigGroup], limit: int = MAX_RUNS) -> list[Leaf]:
     """Expand the groups as the operator will.
 
     Args:
-        groups: The groups of the resource.
+        groups: The groups of the resource; groups without a trainer are those of an evaluation.
         limit: How many runs they may make.
 
     Raises:
         ConfigError: As `expand`, with the path as it reads in Python: `configs[0].training_args.learning_rate`.
     """
     try:
-        return expand(groups, limit)
+        return expand(groups, limit, "evals" if all(group.trainer is None for group in groups) else "fit")
     except ConfigError as error:
         path = re.sub(r"^spec\.configs(\[\d+\])?(\.config\b)?", r"configs\1", error.path)
         path = path.replace("].numRuns", "].num_runs")
         raise ConfigError(path, error.message) from None
+
+
+def _groups(config_group: Any, lift: Lift) -> list[ConfigGroup]:
+    groups: list[ConfigGroup] = []
+    for member in _flat(config_group):
+        if isinstance(member, AutoMLAlgorithm):
+            groups += member.groups(lift, len(groups))
+        else:
+            groups.append(_group(member, None, lift, f"configs[{len(groups)}]"))
+    if not groups:
+        raise ConfigError("config_group", "has no config; give a config, or RFGridSearch(...) of one")
+    return groups
 
 
 def _flat(value: Any) -> list[Any]:
@@ -186,7 +212,7 @@ def _flat(value: Any) -> list[Any]:
         return _flat(value.values)
     if isinstance(value, list | tuple):
         return [each for member in value for each in _flat(member)]
-    if isinstance(value, AutoMLAlgorithm | RFModelConfig | Mapping):
+    if isinstance(value, AutoMLAlgorithm | RFModelConfig | EvalsConfig | Mapping):
         return [value]
     raise TypeError(
         f"config_group must be RFGridSearch(...), an RFModelConfig, a mapping, or a list of these, not {value!r}"
@@ -197,6 +223,20 @@ def _group(config: Any, trainer: Trainer | None, lift: Lift, path: str) -> Confi
     """Return the grid of one config."""
     if isinstance(config, AutoMLAlgorithm):
         raise TypeError(f"{path}: a search within a search; give the searches as one list to run_fit")
+    section = section_of(config)
+    if section is not None:
+        config = {section: config}
+    if isinstance(config, EvalsConfig):
+        raise TypeError(
+            f"{path}: {type(config).__name__} is a part of a config; it goes into vllm_config or api_config"
+        )
+    if isinstance(config, Mapping) and is_evaluation(config):
+        if trainer is not None:
+            raise ConfigError(
+                f"{path}.{next(iter(config))}", "evaluates, and trainer_type trains; leave trainer_type out"
+            )
+        written = {str(key): value for key, value in config.items() if value is not None}
+        return _validated(path, trainer=None, config=to_wire(_sections(written, path), path, lift))
     given = dict(config) if isinstance(config, Mapping) else dict(config.given())
     _unfold_leaf(given)
     named = given.pop("trainer_type", None)
@@ -212,6 +252,48 @@ def _group(config: Any, trainer: Trainer | None, lift: Lift, path: str) -> Confi
         )
     written = {key: value for key, value in given.items() if value is not None}
     return _validated(path, trainer=trainer, config=to_wire(written, path, lift))
+
+
+def _sections(given: dict[str, Any], path: str) -> dict[str, Any]:
+    """Return an evaluation's config with each config object under the name of what it is.
+
+    Raises:
+        ConfigError: If an object stands under the name of another kind.
+    """
+    made: dict[str, Any] = {}
+    for key, value in given.items():
+        section = OTHER_NAMES.get(key, key)
+        alternatives = _alternatives(value) if section in {*SECTIONS, PIPELINE} else []
+        kinds = {section_of(each) for each in alternatives} - {None}
+        if section != PIPELINE and kinds - {section}:
+            wrong = next(each for each in alternatives if section_of(each) not in {None, section})
+            message = (
+                f"is a {type(wrong).__name__}; write it as {section_of(wrong)}, or alternatives of both as {PIPELINE}"
+            )
+            raise ConfigError(f"{path}.{key}", message)
+        if section == PIPELINE and kinds:
+            section, value = _pipeline(value, kinds)  # noqa: PLW2901 - the same said in another way
+        made[section if section not in made else key] = value
+    return made
+
+
+def _alternatives(value: Any) -> list[Any]:
+    """Return the alternatives of a knob, however deeply nested; anything else is one."""
+    if isinstance(value, List | list | tuple):
+        return [
+            each for member in (value.values if isinstance(value, List) else value) for each in _alternatives(member)
+        ]
+    return [value]
+
+
+def _pipeline(value: Any, kinds: set[str | None]) -> tuple[str, Any]:
+    """Return where config objects given as `pipeline` stand: under their section's name if all are of one kind."""
+    only = next(iter(kinds)) if len(kinds) == 1 else None
+    each = _alternatives(value)
+    if only is not None and all(section_of(one) for one in each):
+        return only, value
+    named = [{section: one} if (section := section_of(one)) else one for one in each]
+    return PIPELINE, List(named) if len(named) > 1 else named[0]
 
 
 def _validated(path: str, **fields: Any) -> ConfigGroup:

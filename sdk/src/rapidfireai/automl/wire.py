@@ -8,12 +8,16 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import PurePath
 from typing import Any, Protocol, runtime_checkable
 
+from rapidfireai.automl.installed import installed_name
 from rapidfireai.automl.knobs import List, Range
+from rapidfireai.config_fields import CLASS, LIST, NONE, RANGE
 from rapidfireai.errors import ConfigError
-from rapidfireai.expand import LIST, NONE, RANGE
 
 Lift = Callable[[object, str], dict[str, Any]]
 """Takes an object that JSON cannot hold and its path; returns the reference that stands for it."""
+
+_INSTANCES = frozenset({"document_loader", "text_splitter", "vector_store", "retriever", "example_prompt_template"})
+"""Fields that take objects, for which their classes are easily mistaken."""
 
 
 @runtime_checkable
@@ -60,16 +64,55 @@ def _markers(value: object, path: str, lift: Lift) -> Any:
 
 
 def _collection(value: object, path: str, lift: Lift) -> Any:
+    if isinstance(value, type):
+        return _class(value, path, lift)
     if isinstance(value, list | tuple):
         return _members(value, path, lift)
     if isinstance(value, set | frozenset):
         return sorted(_members(value, path, lift))
-    if isinstance(value, Mapping):
-        return _mapping(value, path, lift)
-    if isinstance(value, Arguments):
-        return _mapping(value.given(), path, lift)
+    if isinstance(value, Mapping | Arguments):
+        return _mapping(value if isinstance(value, Mapping) else value.given(), path, lift)
+    return _other(value, path, lift)
+
+
+def _other(value: object, path: str, lift: Lift) -> Any:
+    """Return a number of another library as one of Python's, a hidden text as text, and anything else as an object."""
+    reveal = getattr(value, "get_secret_value", None)
+    if callable(reveal):  # pydantic's SecretStr, which would be pickled with what it hides
+        return to_wire(reveal(), path, lift)
     scalar = _scalar(value)
-    return lift(value, path) if scalar is None else to_wire(scalar, path, lift)
+    return _object(value, path, lift) if scalar is None else to_wire(scalar, path, lift)
+
+
+def _class(value: type, path: str, lift: Lift) -> dict[str, Any]:
+    """Return a class: by its name where one is wanted and workers have it, else as an object of the bundle."""
+    field = _field(path)
+    if field in _INSTANCES:
+        raise ConfigError(path, f"must be an object such as {value.__name__}(...), not the class")
+    name = installed_name(value) if _wants_class(field) else None
+    return lift(value, path) if name is None else {CLASS: name}
+
+
+def _object(value: object, path: str, lift: Lift) -> dict[str, Any]:
+    """Return the reference to an object.
+
+    Raises:
+        ConfigError: If a class is wanted.
+    """
+    field, name = _field(path), type(value).__name__
+    if field.endswith("_cls"):
+        where = f"{field.removesuffix('_cls')}_kwargs"
+        raise ConfigError(path, f"must be the class {name}, not an instance of it; its arguments go into {where}")
+    return lift(value, path)
+
+
+def _field(path: str) -> str:
+    """Return the name of the field that a path ends with, its place in a list aside."""
+    return path.rpartition(".")[2].partition("[")[0]
+
+
+def _wants_class(field: str) -> bool:
+    return field.endswith("_cls") or field == "class"
 
 
 def _members(values: Iterable[object], path: str, lift: Lift) -> list[Any]:

@@ -1,0 +1,1 @@
+"""Where notebooks import some things of evaluations from; their home is elsewhere in this package."""
