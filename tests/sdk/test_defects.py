@@ -32,7 +32,7 @@ from rapidfireai.automl import (
 from rapidfireai.clone import changes, cloned, warm_start_obstacle
 from rapidfireai.expand import ConfigError, expand, restore
 from rapidfireai.records import run_record
-from rapidfireai.submission import FitCall, prepare
+from rapidfireai.fit_call import FitCall, prepare
 
 TRAINERS: dict[str, RFModelConfig] = {
     "SFT": RFModelConfig("m", training_args=RFSFTConfig(learning_rate=Range(1e-5, 1e-3, log=True))),
@@ -80,7 +80,7 @@ def test_the_names_of_every_version_are_taken(tmp_path: Path) -> None:
     config, rows = [RFModelConfig("m", training_args=each) for each in arguments], "hf://o/rows"
     call = FitCall(None, None, rows, None, None, 42, None)
     found = prepare(tmp_path, call, {"param_config": config, "num_shards": 4, "num_gpus": 1})
-    assert (found.runs, found.chunks) == (2, 4)
+    assert (found.runs, found.pieces) == (2, 4)
     with pytest.raises(TypeError, match="did you mean num_chunks"):
         prepare(tmp_path, call, {"param_config": config, "num_shards": 4, "num_chunk": 4})
     with pytest.raises(TypeError, match="another name of num_chunks"):

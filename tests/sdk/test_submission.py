@@ -11,7 +11,8 @@ import pytest
 from rapidfireai.automl import RFGridSearch, RFGRPOConfig, RFModelConfig, RFSFTConfig
 from rapidfireai.data import DataFile
 from rapidfireai.errors import BundleError, ConfigError, DataError
-from rapidfireai.submission import FitCall, Submission, prepare
+from rapidfireai.fit_call import FitCall, prepare
+from rapidfireai.submission import Submission
 
 from .acting import create_model, rows, search
 
@@ -27,7 +28,7 @@ def asked(directory: Path, **given: Any) -> Submission:
 
 def test_a_call_becomes_a_spec_and_the_files_that_it_names(tmp_path: Path) -> None:
     submission = asked(tmp_path, create_model_fn=create_model, eval_dataset="hf://x/y", seed=7)
-    assert (submission.runs, submission.chunks, submission.workers) == (2, 2, None)
+    assert (submission.runs, submission.pieces, submission.workers) == (2, 2, None)
     train = submission.data["train"]
     assert isinstance(train, DataFile)
     spec = submission.spec(3)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 
 from rapidfireai.arguments import did_you_mean
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 def one_of(function: str, name: str, value: Any, aliases: Sequence[str], others: dict[str, Any]) -> Any:
@@ -45,3 +49,23 @@ def whole(function: str, name: str, value: Any, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"{function}: {name} must be a whole number of at least {least}, not {value!r}")
     return value
+
+
+def arguments_of(
+    function: str, kind: type[DataclassInstance], positional: Sequence[Any], named: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the arguments of a function by the fields of a dataclass; named ones are taken out of `named`.
+
+    Raises:
+        TypeError: If there are too many, or one is given twice.
+    """
+    names = [each.name for each in fields(kind)]
+    if len(positional) > len(names):
+        raise TypeError(f"{function} takes at most {len(names)} arguments, not {len(positional)}")
+    given = dict(zip(names, positional, strict=False))
+    for name in names:
+        if name in named:
+            if name in given:
+                raise TypeError(f"{function}: {name} is given twice, by its place and by its name")
+            given[name] = named.pop(name)
+    return given

@@ -185,6 +185,24 @@ class Connection:
             raise ExperimentError(f"the experiment was refused: {_message(error)}") from error
         return Experiment.from_body(made)
 
+    def create_secret(self, body: Mapping[str, Any]) -> None:
+        """Create a Secret.
+
+        Raises:
+            NameTakenError: If the name is used.
+            ExperimentError: If the API server refuses it; what it says of the content stays out of the message.
+        """
+        name = body["metadata"]["name"]
+        try:
+            self._call(self._core.create_namespaced_secret, self.namespace, body)
+        except client.ApiException as error:
+            if error.status == 409:
+                raise NameTakenError(f"there is a Secret {name} already") from None
+            why = f"{error.status} {error.reason}"
+            if error.status == 403:
+                why = f"you may not create Secrets; ask to be bound to the workspace's Role {USER_ACCOUNT}"
+            raise ExperimentError(f"Secret {name} was refused: {why}") from None
+
     def scale(self, name: str, replicas: int) -> None:
         """Set how many workers the experiment has; with 0 they commit at their next step and leave."""
         patch = {"spec": {"workers": {"replicas": replicas}}}

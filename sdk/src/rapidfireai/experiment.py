@@ -3,50 +3,44 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
-from rapidfireai.api import Run, run_name
-from rapidfireai.api.experiment import MAX_RUNS, MAX_WORKERS
-from rapidfireai.calls import no_others, one_of
-from rapidfireai.connection import Connection, Workspace
+from rapidfireai import answers, evals_call, fit_call
+from rapidfireai.answers import Evaluation
+from rapidfireai.api import run_name
+from rapidfireai.api.experiment import MAX_RUNS, MAX_WORKERS, Mode
+from rapidfireai.calls import arguments_of, no_others, one_of
 from rapidfireai.errors import ExperimentError
+from rapidfireai.evals_call import EvalsCall
 from rapidfireai.export import export_run
-from rapidfireai.follow import RefusedError, follow
-from rapidfireai.histories import Histories
+from rapidfireai.fit_call import FitCall
+from rapidfireai.keys import command, with_keys
 from rapidfireai.manifest import to_yaml
-from rapidfireai.names import free_name, slug
-from rapidfireai.progress import LineView, choose_view
-from rapidfireai.progress.picture import condition_is
-from rapidfireai.records import metric_records, run_records
+from rapidfireai.names import slug
+from rapidfireai.records import evals_records, metric_records, run_records, shard_lines
 from rapidfireai.rendering import Folder, is_rendering
-from rapidfireai.show.lookup import find
-from rapidfireai.show.pods import PodLogs
-from rapidfireai.steering import RunIds, Steering, bundled_patch, is_one, names_of, when_of
-from rapidfireai.stopping import cancel, park
-from rapidfireai.submission import FitCall, Submission, prepare, send, submit
-from rapidfireai.training_log import TrainingLog
-from rapidfireai.volume import VolumeClient
+from rapidfireai.steered import SteeredExperiment
+from rapidfireai.submission import Submission, submit
+from rapidfireai.words import WORDS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_LOG_FILES = {"main": "rapidfire.log", "experiment": "rapidfire.log", "training": "training.log"}
+_MODES: Mapping[str, Mode] = {"fit": "fit", "eval": "evals", "evals": "evals"}
 
 
-class Experiment:
-    """Many configs of one task, trained side by side on a cluster.
+class Experiment(SteeredExperiment):
+    """Many configs of one task, trained or evaluated side by side on a cluster.
 
     The name is the user's; where it is used already, `_1`, `_2`, ... is added. An experiment of that name that is not
-    finished yet is taken up again by `run_fit` with the same arguments; `Experiment.attach` goes back to any other.
-    In a `with` statement its connections are closed at the end; the experiment goes on.
+    finished yet is taken up again by `run_fit` or `run_evals` with the same arguments; `Experiment.attach` goes back to
+    any other. In a `with` statement its connections are closed at the end; the experiment goes on.
 
     Args:
         experiment_name: What to call it.
-        mode: "fit".
+        mode: "fit" to train with `run_fit`; "evals" (or "eval") to evaluate with `run_evals`.
         experiments_path: A directory of this machine for the logs of what was seen (`experiment_path` means the same).
         namespace: The workspace on the cluster.
         kubeconfig: The cluster; by default what `KUBECONFIG` names, else the local cluster.
@@ -79,27 +73,10 @@ class Experiment:
         no_others("Experiment", others, known)
         if not isinstance(experiment_name, str):
             raise TypeError(f"experiment_name must be a string, not {experiment_name!r}")
-        if mode != "fit":
-            raise ValueError(f"mode must be 'fit', not {mode!r}; this version has no evaluations")
-        self.mode = mode
-        self.experiments_path = Path(path or "./rapidfire_experiments")
-        self._namespace = namespace
-        self._name: str | None = None
-        self._connect(kubeconfig)
-        self._choose_name(experiment_name)
-
-    def _connect(self, kubeconfig: Path | str | None) -> None:
-        self._connection = Connection(self._namespace, kubeconfig)
-        self._workspace = self._connection.workspace()
-        self._volume = VolumeClient(self._workspace.volume_url, self._connection.volume_token)
-        self._histories = Histories(self._volume)
-
-    def _choose_name(self, experiment_name: str) -> None:
-        there = {each.metadata.name: each for each in self._connection.experiments()}
-        open_names = {name for name, each in there.items() if not condition_is(each, "Finished", "True")}
-        self.experiment_name = free_name(experiment_name, lambda name: name in there and name not in open_names)
-        if slug(self.experiment_name) in open_names:
-            self._name = slug(self.experiment_name)
+        if mode not in _MODES:
+            raise ValueError(f"mode must be 'fit' (run_fit) or 'evals' (run_evals), not {mode!r}")
+        directory = Path(path or "./rapidfire_experiments")
+        super().__init__(experiment_name, _MODES[mode], directory, namespace, kubeconfig)
 
     @classmethod
     def attach(
@@ -129,32 +106,6 @@ class Experiment:
         )
         made._attach(experiment_name)
         return made
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return f"<Experiment {self.experiment_name!r} in namespace {self._namespace}>"
-
-    @property
-    def name(self) -> str:
-        """The name of the Experiment resource; its runs are called `<name>-r1` and so on."""
-        return self._name or slug(self.experiment_name)
-
-    @property
-    def workspace(self) -> Workspace:
-        """Where the workspace's volume and services are."""
-        return self._workspace
-
-    @property
-    def kubectl(self) -> str:
-        """The command that a person goes on with, namespace included."""
-        return self._connection.kubectl
 
     def run_fit(  # noqa: PLR0913 - as many as an experiment has aspects
         self,
@@ -194,8 +145,9 @@ class Experiment:
             TypeError, ValueError: If an argument is wrong; the message names it and the fix.
             BundleError: If a function cannot be sent to the workers.
             VolumeError: If code or data cannot be stored.
-            ExperimentError: If the experiment is refused.
+            ExperimentError: If the experiment is refused, or its mode is another one.
         """
+        self._needs_mode("fit")
         call = FitCall(
             config_group,
             create_model_fn,
@@ -207,73 +159,76 @@ class Experiment:
             max_runs,
             policies,
         )
-        with tempfile.TemporaryDirectory(prefix="rapidfireai-") as directory:
-            self._submit(prepare(Path(directory), call, others))
-        self._see_through()
+        self._run(call, others)
 
-    def to_yaml(  # noqa: PLR0913 - the arguments of run_fit, and one more
+    def run_evals(
         self,
         config_group: Any = None,
-        create_model_fn: Callable[..., Any] | None = None,
-        train_dataset: Any = None,
-        eval_dataset: Any = None,
-        num_chunks: int | None = None,
+        dataset: Any = None,
+        num_shards: int | None = None,
+        num_actors: int | None = None,
         seed: int = 42,
-        num_workers: int | None = None,
-        max_runs: int = MAX_RUNS,
         *,
+        objective: Any = None,
         policies: Sequence[Any] | None = None,
-        directory: Path | str | None = None,
+        max_runs: int = MAX_RUNS,
         **others: Any,
-    ) -> str:
-        """Return the manifest of what `run_fit` would run, for kubectl and GitOps; nothing is run.
+    ) -> Mapping[int, Evaluation]:
+        """Answer the rows of a data set with every config, shard by shard, and return what each came to.
 
-        Code and data are sent to the volume, so that the manifest can be applied at once.
+        After each shard every metric has an estimate for the whole data set with its confidence interval. Ctrl-C lets
+        the workers commit and leave, and says how to go on; nothing is lost. Called again it goes on with what is not
+        finished; once that is, it makes another experiment with the next free suffix.
 
         Args:
-            config_group: As for `run_fit`.
-            create_model_fn: As for `run_fit`.
-            train_dataset: As for `run_fit`.
-            eval_dataset: As for `run_fit`.
-            num_chunks: As for `run_fit`.
-            seed: As for `run_fit`.
-            num_workers: How many workers; 1 by default, since a manifest does not know the room there will be.
-            max_runs: As for `run_fit`.
-            policies: As for `run_fit`.
+            config_group: `RFGridSearch(...)`, `RFRandomSearch(...)`, a mapping with `vllm_config` or `api_config` and
+                the batch functions, or a list of these (`param_config`).
+            dataset: A `datasets.Dataset`, a file of this machine, or a URI that workers can read.
+            num_shards: Into how many shards the rows are cut; 4 by default. Each is a random sample of them.
+            num_actors: How many workers (`num_workers`); by default as many as the cluster has room for, at most one
+                a run.
+            seed: Decides the order in which every run sees the rows.
+            objective: What ranks the runs: "maximize:Accuracy" or `{"metric": "Accuracy", "direction": "maximize"}`.
+                Policies that compare runs need it.
+            policies: What stops runs without anybody watching, such as `[rapidfireai.policies.StopWhenBeaten()]`.
+            max_runs: How many runs the configs may make.
+            **others: The other names of the arguments above; `gpus_per_actor` may say 0 or 1, and `cpus_per_actor` has
+                no effect.
+
+        Returns:
+            For each run that was not deleted and did not fail `{run_id: (aggregated_results, cumulative_metrics)}`: the
+            columns of the answered rows, and the metrics as `{"value": ..., "lower_bound": ..., "upper_bound": ...}`.
+
+        Raises:
+            TypeError, ValueError: If an argument is wrong; the message names it and the fix.
+            BundleError: If a function cannot be sent to the workers.
+            VolumeError: If code or data cannot be stored, or the answers cannot be fetched.
+            ExperimentError: If the experiment is refused, or its mode is another one.
+        """
+        self._needs_mode("evals")
+        self._needs_reader()
+        self._run(EvalsCall(config_group, dataset, num_shards, num_actors, seed, objective, policies, max_runs), others)
+        return self.get_evaluations()
+
+    def to_yaml(self, *arguments: Any, directory: Path | str | None = None, **named: Any) -> str:
+        """Return the manifest of what `run_fit` or `run_evals` would run, for kubectl and GitOps; nothing is run.
+
+        Code and data are sent to the volume, so that the manifest can be applied at once. API keys are not in it: it
+        says how to make their Secret.
+
+        Args:
+            *arguments: As for `run_fit`, in an experiment of evaluations as for `run_evals`. Without a number of
+                workers there is 1, since a manifest does not know the room there will be.
             directory: Where code and data are written to instead; `rapidfireai upload` sends them later.
-            **others: As for `run_fit`.
+            **named: As for `run_fit` or `run_evals`.
 
         Raises:
-            TypeError, ValueError, BundleError, VolumeError: As `run_fit`.
+            TypeError, ValueError, BundleError, VolumeError: As `run_fit` and `run_evals`.
         """
-        call = FitCall(
-            config_group,
-            create_model_fn,
-            train_dataset,
-            eval_dataset,
-            num_chunks,
-            seed,
-            num_workers,
-            max_runs,
-            policies,
-        )
+        kind = FitCall if self.mode == "fit" else EvalsCall
+        call = kind(**arguments_of(WORDS[self.mode].function, kind, arguments, named))
         with tempfile.TemporaryDirectory(prefix="rapidfireai-") as files:
-            return self._manifest(prepare(Path(files), call, others), Path(directory) if directory else None)
-
-    def wait(self) -> None:
-        """Show how the experiment goes on, and return when no run can go on.
-
-        Ctrl-C ends the watching and nothing else.
-
-        Raises:
-            ExperimentError: If there is no such experiment any more, or it was refused.
-        """
-        name = self._named()
-        try:
-            self._follow(name)
-        except KeyboardInterrupt:
-            print(f"{name} goes on without you. To stop its runs: experiment.cancel()")
-            raise
+            return self._manifest(_checked(Path(files), call, named), Path(directory) if directory else None)
 
     def get_runs_info(self) -> pd.DataFrame:
         """Return one row a run: its state, progress, error and config, in the documented columns.
@@ -285,15 +240,17 @@ class Experiment:
 
         if self._name is None:
             return pd.DataFrame(columns=["run_id"])
-        chunks = self._connection.experiment(self._name).spec.chunks
-        rows = run_records(self._runs(), chunks)
+        spec = self._connection.experiment(self._name).spec
+        runs = self._runs()
+        rows = evals_records(runs, spec.shards) if spec.mode == "evals" else run_records(runs, spec.chunks)
         return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["run_id"])
 
     def get_results(self) -> pd.DataFrame:
         """Return one row for each (run, step) that logged something; NaN where a metric was not logged.
 
-        The rows are read from the runs' own logs on the volume, whether MLflow is there or not. Called again, only
-        what is new is fetched. Runs that were deleted have none.
+        Of evaluations the step is the number of rows answered, and there is one after each shard: the estimates with
+        their bounds. The rows are read from the runs' own logs on the volume, whether MLflow is there or not. Called
+        again, only what is new is fetched. Runs that were deleted have none.
 
         Raises:
             ExperimentError: If the experiment was deleted.
@@ -303,11 +260,24 @@ class Experiment:
 
         if self._name is None:
             return pd.DataFrame(columns=["run_id", "step"])
-        uid = self._connection.experiment(self._name).metadata.uid
+        found = self._connection.experiment(self._name)
         runs = [run for run in self._runs() if run.spec.desired_state != "Deleted"]
-        histories = self._histories.of(uid, [run.metadata.uid for run in runs])
+        histories = self._histories.of(found.metadata.uid, [run.metadata.uid for run in runs])
+        if found.spec.mode == "evals":
+            histories = [shard_lines(lines) for lines in histories]
         rows = metric_records(dict(zip([run.spec.index for run in runs], histories, strict=True)))
         return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["run_id", "step"])
+
+    def get_evaluations(self) -> Mapping[int, Evaluation]:
+        """Return what `run_evals` returns, at any time: the answers so far, and the metrics over them.
+
+        Raises:
+            ExperimentError: If there are no runs yet, or the experiment trains.
+            VolumeError: If the volume service cannot be reached.
+        """
+        self._needs_mode("evals")
+        uid = self._connection.experiment(self._named()).metadata.uid
+        return answers.evaluations(self._volume, uid, self._runs())
 
     def export(self, run_id: int | str, directory: Path | str, merge: bool = False, *, best: bool = False) -> Path:
         """Fetch the model or adapter of a run, with its tokenizer and a model card, into a new directory.
@@ -327,153 +297,27 @@ class Experiment:
         name = run_id if isinstance(run_id, str) else run_name(self._named(), run_id)
         return export_run(self._connection, self._volume, name, Path(directory), merge=merge, best=best)
 
-    def stop(self, run_ids: RunIds, *, when: str = "boundary") -> None:
-        """Let runs rest: each commits, keeps its place, and goes on with `resume`.
+    def _needs_mode(self, mode: Mode) -> None:
+        if self.mode != mode:
+            raise ExperimentError(
+                f"{WORDS[mode].function} needs an experiment of mode {mode!r}, and this one has mode {self.mode!r}; "
+                f"call {WORDS[self.mode].function}, or make another one: Experiment(name, mode={mode!r})"
+            )
 
-        It works from any process and thread, also while `run_fit` is busy in another one: see `attach`.
+    def _needs_reader(self) -> None:
+        answers.check_reader()
 
-        Args:
-            run_ids: A run's number or name, or a list of them.
-            when: "boundary" lets the current chunk end, "immediate" the current optimizer step. Nothing is lost.
-
-        Raises:
-            ExperimentError: If it is refused for a run; the others are stopped. Or if the operator does not answer: the
-                operation stays queued then.
-            TypeError, ValueError: If an argument is wrong.
-        """
-        self._steering().ask("Stop", names_of(self._named(), run_ids), when_of(when))
-
-    def resume(self, run_ids: RunIds) -> None:
-        """Let runs go on that were stopped.
-
-        Args:
-            run_ids: As for `stop`.
-
-        Raises:
-            ExperimentError, TypeError: As `stop`.
-        """
-        self._steering().ask("Resume", names_of(self._named(), run_ids))
-
-    def delete(self, run_ids: RunIds, *, when: str = "boundary") -> None:
-        """End runs for good and hide their results; their checkpoints stay, and they can still be cloned.
-
-        Args:
-            run_ids: As for `stop`.
-            when: As for `stop`.
-
-        Raises:
-            ExperimentError, TypeError, ValueError: As `stop`.
-        """
-        self._steering().ask("Delete", names_of(self._named(), run_ids), when_of(when))
-
-    def clone(
-        self, run_id: RunIds, patch: Mapping[str, Any] | None = None, warm_start: bool = False
-    ) -> int | list[int]:
-        """Make a new run of one that is there, with some of its knobs changed.
-
-        Args:
-            run_id: The parent's number or name; of a list each is cloned.
-            patch: What changes, such as `{"training_args": {"learning_rate": 1e-4}}`; keys may be dotted paths
-                (`"training_args.learning_rate"`), None takes a knob away, and functions are inherited unless the patch
-                has others. Values may be config objects such as `RFLoraConfig(...)`.
-            warm_start: Whether the clone begins with the weights that its parent has committed last, instead of those
-                that the parent began with. What is trained must have the same shapes then.
-
-        Returns:
-            The number of the new run; for a list of parents the list of them.
-
-        Raises:
-            ConfigError: If the clone could not be run; `.path` names the knob.
-            ExperimentError: If it is refused, or the operator does not answer: the operation stays queued then.
-            BundleError, VolumeError: If a function cannot be sent to the workers.
-            TypeError: If an argument is wrong.
-        """
-        steering = self._steering()
-        wire, bundle = bundled_patch(patch)
-        parents = steering.parents(names_of(self._named(), run_id), wire, warm_start=warm_start)
-        if bundle is not None:
-            send(self._volume, "bundles", "code", bundle.digest, bundle.data)
-        made = steering.clone(parents, wire, warm_start=warm_start)
-        numbers = [int(name.rpartition("-r")[2]) for name in made]
-        return numbers[0] if is_one(run_id) else numbers
-
-    def cancel(self) -> None:
-        """Stop every run that is not finished; each commits at its next optimizer step and stays resumable."""
-        if self._name is None:
-            print("No experiment is running.")
-            return
-        cancel(self._connection, self._name, print)
-
-    def cancel_current(self) -> None:
-        """Do as `cancel`: the name that notebooks know."""
-        self.cancel()
-
-    def end(self) -> None:
-        """Let the workers leave at once, and stop the runs that are not finished as `cancel` does.
-
-        What was trained stays: `get_runs_info`, `get_results` and `export` go on to work.
-        """
-        self.cancel()
-
-    def close(self) -> None:
-        """Close the connections of this object; the experiment goes on."""
-        self._volume.close()
-        self._connection.close()
-
-    def get_log_file_path(self, log_type: str | None = None) -> Path:
-        """Return a file of this machine that holds a log, brought up to date.
-
-        Args:
-            log_type: "main" or "experiment" (or None) for what run_fit saw, "training" for what the workers wrote as
-                far as their pods still have it.
-
-        Raises:
-            ValueError: For any other log.
-        """
-        wanted = (log_type or "main").lower()
-        if wanted not in _LOG_FILES:
-            raise ValueError(f"log_type must be 'main', 'experiment' or 'training', not {log_type!r}")
-        path = self.experiments_path / self.name / _LOG_FILES[wanted]
-        if wanted == "training" and self._name is not None:
-            self._training_log(self._name).fetch()
-        return path
-
-    def _attach(self, experiment_name: str) -> None:
-        found = find(self._connection, experiment_name).experiment
-        self._name = found.metadata.name
-        self.experiment_name = found.spec.display_name or found.metadata.name
-
-    def _named(self) -> str:
-        if self._name is None:
-            raise ExperimentError("there are no runs yet; call run_fit first")
-        return self._name
-
-    def _steering(self) -> Steering:
-        return Steering(self._connection, self._named(), print)
-
-    def _runs(self) -> list[Run]:
-        return self._connection.runs(self._named())
+    def _run(self, call: FitCall | EvalsCall, others: dict[str, Any]) -> None:
+        with tempfile.TemporaryDirectory(prefix="rapidfireai-") as directory:
+            self._submit(_checked(Path(directory), call, others))
+        self._see_through()
 
     def _submit(self, submission: Submission) -> None:
         """Send code and data, and create the experiment or take it up again."""
         submission.send(self._volume)
         spec = submission.spec(submission.workers or self._room(submission.runs))
-        made = submit(self._connection, self.experiment_name, spec, print)
+        made = submit(self._connection, self.experiment_name, spec, print, submission.keys)
         self._name, self.experiment_name = made.metadata.name, made.spec.display_name or made.metadata.name
-
-    def _see_through(self) -> None:
-        """Follow what was submitted; an interrupt parks it."""
-        name = self._named()
-        try:
-            self._follow(name)
-        except RefusedError:
-            # It has no runs and never will: what is left of it would only take the name.
-            self._connection.delete_experiment(name)
-            self._name = None
-            raise
-        except KeyboardInterrupt:
-            park(self._connection, name, print)
-            raise
 
     def _room(self, runs: int) -> int:
         free = self._connection.free_slots()
@@ -481,29 +325,25 @@ class Experiment:
             print("num_workers: the cluster does not say how much room it has; taking 1")
         return max(1, min(free or 1, runs, MAX_WORKERS))
 
-    def _follow(self, name: str) -> None:
-        log = self.get_log_file_path()
-        log.parent.mkdir(parents=True, exist_ok=True)
-        shown, training = choose_view(), self._training_log(name)
-        with log.open("a") as file:
-            record = LineView(lambda line: print(time.strftime("%F %T"), line, file=file, flush=True))
-            try:
-                follow(self._connection, name, (shown, record, training))
-            finally:
-                shown.close()
-                training.close()
-
-    def _training_log(self, name: str) -> TrainingLog:
-        path = self.experiments_path / name / _LOG_FILES["training"]
-        return TrainingLog(path, PodLogs(self._connection, self._connection.experiment(name)).new)
-
     def _manifest(self, submission: Submission, directory: Path | None) -> str:
         """Send code and data, to `directory` if one is given, and return the manifest that refers to them."""
         submission.send(Folder(directory) if directory else self._volume)
+        name = slug(self.experiment_name)
         spec = submission.spec(submission.workers or 1)
-        named = spec.model_copy(update={"display_name": self.experiment_name})
+        named = with_keys(spec, name, submission.keys).model_copy(update={"display_name": self.experiment_name})
         runs = f"{submission.runs} run{'' if submission.runs == 1 else 's'}"
-        first = f"{runs} of an experiment. To start it: kubectl apply --server-side -f FILE"
-        files = f"Before that send its code and data: rapidfireai upload DIRECTORY --namespace {self._namespace}"
-        comments = [first, files] if directory and submission.has_files else [first]
-        return to_yaml(slug(self.experiment_name), self._namespace, named, *comments)
+        comments = [f"{runs} of an experiment. To start it: kubectl apply --server-side -f FILE"]
+        if directory and submission.has_files:
+            comments.append(
+                f"Before that send its code and data: rapidfireai upload DIRECTORY --namespace {self._namespace}"
+            )
+        if submission.keys:
+            comments.append(f"Its API keys are not in here: {command(name, self._namespace, submission.keys)}")
+        return to_yaml(name, self._namespace, named, *comments)
+
+
+def _checked(directory: Path, call: FitCall | EvalsCall, others: dict[str, Any]) -> Submission:
+    """Return what a call comes to, before anything of it leaves this machine."""
+    if isinstance(call, FitCall):
+        return fit_call.prepare(directory, call, others)
+    return evals_call.prepare(directory, call, others)

@@ -10,9 +10,10 @@ import yaml
 
 from rapidfireai.api.base import API_VERSION
 from rapidfireai.api.experiment import ExperimentSpec
+from rapidfireai.words import WORDS
 
 MANAGED_BY = {"app.kubernetes.io/managed-by": "rapidfireai-sdk"}
-_SAID_ALWAYS = ("display_name", "mode", "seed", "chunks")
+_SAID_ALWAYS = ("display_name", "mode", "seed")
 """What decides how runs come out is written even where it is the default."""
 
 
@@ -42,9 +43,11 @@ def to_yaml(name: str, namespace: str, spec: ExperimentSpec, *comments: str) -> 
         comments: Lines that come first.
     """
     options: dict[str, Any] = {"mode": "json", "by_alias": True, "exclude_none": True}
-    said = spec.model_dump(include=set(_SAID_ALWAYS), **options)
-    said |= spec.model_dump(exclude_defaults=True, exclude={*_SAID_ALWAYS, "workers"}, **options)
-    said["workers"] = {"replicas": spec.workers.replicas}
+    always = {*_SAID_ALWAYS, f"{WORDS[spec.mode].piece}s"}
+    said = spec.model_dump(include=always, **options)
+    said |= spec.model_dump(exclude_defaults=True, exclude={*always, "workers"}, **options)
+    template = spec.workers.template.model_dump(exclude_defaults=True, **options)
+    said["workers"] = {"replicas": spec.workers.replicas} | ({"template": template} if template else {})
     body = body_of(name, said, namespace=namespace)
     text: str = yaml.dump(body, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
     return "".join(f"# {line}\n" for line in comments) + text

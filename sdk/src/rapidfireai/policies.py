@@ -1,6 +1,7 @@
-"""Policies for `run_fit(..., policies=[...])`: what stops runs without anybody watching.
+"""Policies for `run_fit` and `run_evals` (`policies=[...]`): what stops runs without anybody watching.
 
-`SuccessiveHalving(eta=3, min_chunks=1)`, `StopWhenWorse(min_chunks=2)`, `MaxDuration(limit="8h")` and
+`SuccessiveHalving(eta=3, min_chunks=1)`, `StopWhenWorse(min_chunks=2)`, `StopWhenBeaten(min_chunks=1)` (evaluations:
+a run whose confidence interval lies wholly on the worse side of another's), `MaxDuration(limit="8h")` and
 `MaxCost(limit=20, price_per_worker_hour=2.5)` are what `spec.policies` of a manifest holds.
 """
 
@@ -11,13 +12,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from rapidfireai.api.policies import MaxCost, MaxDuration, Policy, StopWhenWorse, SuccessiveHalving
+from rapidfireai.api.policies import MaxCost, MaxDuration, Policy, StopWhenBeaten, StopWhenWorse, SuccessiveHalving
 
-__all__ = ["MaxCost", "MaxDuration", "StopWhenWorse", "SuccessiveHalving", "policies_of"]
+__all__ = ["MaxCost", "MaxDuration", "StopWhenBeaten", "StopWhenWorse", "SuccessiveHalving", "policies_of"]
 
 _FIELDS: dict[type[object], str] = {
     SuccessiveHalving: "successive_halving",
     StopWhenWorse: "stop_when_worse",
+    StopWhenBeaten: "stop_when_beaten",
     MaxDuration: "max_duration",
     MaxCost: "max_cost",
 }

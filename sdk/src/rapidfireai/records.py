@@ -46,6 +46,8 @@ STATUSES: Mapping[str, RunStatus] = {
     "Failed": RunStatus.FAILED,
     "Deleted": RunStatus.DELETED,
 }
+_OF_TRAINING = frozenset({"num_chunks_visited_curr_epoch", "num_epochs_completed", "chunk_offset", "warm_started_from"})
+"""Columns that mean nothing where nothing is trained."""
 POLICY_PREFIX = "policy:"
 """How the name of who asked for something begins if it was a policy of the experiment."""
 
@@ -94,6 +96,32 @@ def run_record(run: Run, chunks_per_epoch: int, parent: Run | None = None) -> di
         "required_workers": 1,
         "config": {key: value for key, value in restore(run.spec.config).items() if key != "additional_kwargs"},
     }
+
+
+def evals_records(runs: Sequence[Run], shards: int) -> list[dict[str, Any]]:
+    """Return the rows of an experiment of evaluations: shards for chunks, and answered rows for steps.
+
+    Args:
+        runs: All of its runs.
+        shards: `Experiment.spec.shards`.
+    """
+    return [_evals_record(run_record(run, shards), chunks_done(run), shards) for run in runs]
+
+
+def _evals_record(record: Mapping[str, Any], done: int, shards: int) -> dict[str, Any]:
+    """Return a run's row without what means nothing here, the shards standing where the chunks would."""
+    made: dict[str, Any] = {}
+    for name, value in record.items():
+        if name == "num_chunks_visited_curr_epoch":
+            made |= {"num_shards_visited": done, "num_shards": shards}
+        elif name not in _OF_TRAINING:
+            made[name] = value
+    return made
+
+
+def shard_lines(lines: Iterable[MetricLine]) -> list[MetricLine]:
+    """Return those lines of an evaluation's log that say what was estimated after a shard."""
+    return [line for line in lines if line.kind == "shard"]
 
 
 def metric_records(lines_by_run: Mapping[int, Iterable[MetricLine]]) -> list[dict[str, Any]]:

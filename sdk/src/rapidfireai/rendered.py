@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from rapidfireai.answers import Evaluation
 from rapidfireai.connection import Workspace
 from rapidfireai.errors import ExperimentError
 from rapidfireai.experiment import Experiment
@@ -50,18 +52,22 @@ class RenderedExperiment(Experiment):
 
     def get_runs_info(self) -> NoReturn:
         """End the script."""
-        self._needs_runs("get_runs_info()")
+        _needs_runs("get_runs_info()")
 
     def get_results(self) -> NoReturn:
         """End the script."""
-        self._needs_runs("get_results()")
+        _needs_runs("get_results()")
+
+    def get_evaluations(self) -> Mapping[int, Evaluation]:
+        """Return what ends the script as soon as somebody looks at it: `run_evals` returns it too."""
+        return _Unanswered()
 
     def export(self, run_id: int | str, directory: Path | str, merge: bool = False, *, best: bool = False) -> NoReturn:
         """End the script."""
-        self._needs_runs("export()")
+        _needs_runs("export()")
 
     def _steering(self) -> NoReturn:
-        self._needs_runs("stop(), resume(), delete() and clone()")
+        _needs_runs("stop(), resume(), delete() and clone()")
 
     def _connect(self, kubeconfig: Path | str | None) -> None:
         if not rendering().offline:
@@ -78,12 +84,28 @@ class RenderedExperiment(Experiment):
         print(f"rendered {path.name}")
 
     def _attach(self, experiment_name: str) -> NoReturn:
-        self._needs_runs("Experiment.attach()")
+        _needs_runs("Experiment.attach()")
 
     def _see_through(self) -> None:
         """Nothing runs."""
 
-    @staticmethod
-    def _needs_runs(wanted: str) -> NoReturn:
-        print(f"{wanted}: nothing has run, the script was only rendered; it ends here")
-        raise SystemExit(0)
+    def _needs_reader(self) -> None:
+        """Nothing is read."""
+
+
+class _Unanswered(Mapping[int, Evaluation]):
+    """The answers of runs that there are none of."""
+
+    def __getitem__(self, run_id: int) -> NoReturn:
+        _needs_runs("the results of run_evals()")
+
+    def __iter__(self) -> Iterator[int]:
+        _needs_runs("the results of run_evals()")
+
+    def __len__(self) -> NoReturn:  # noqa: PLE0303 - it ends the script
+        _needs_runs("the results of run_evals()")
+
+
+def _needs_runs(wanted: str) -> NoReturn:
+    print(f"{wanted}: nothing has run, the script was only rendered; it ends here")
+    raise SystemExit(0)

@@ -10,6 +10,7 @@ from rapidfireai.api.run import ENDED
 from rapidfireai.connection import Connection
 from rapidfireai.errors import ClusterNotFoundError
 from rapidfireai.progress.picture import condition_is
+from rapidfireai.words import WORDS
 
 _POLL_SECONDS = 0.5
 _PARK_SECONDS = 30.0
@@ -23,9 +24,10 @@ def park(connection: Connection, name: str, say: Callable[[str], None]) -> None:
     A second Ctrl-C leaves at once; the workers go all the same.
     """
     try:
-        workers = connection.experiment(name).spec.workers.replicas
+        spec = connection.experiment(name).spec
+        workers, words = spec.workers.replicas, WORDS[spec.mode]
         connection.scale(name, 0)
-        say("Stopping: each worker commits at its next step and leaves (Ctrl-C again leaves at once).")
+        say(f"Stopping: each worker commits {words.pause} and leaves (Ctrl-C again leaves at once).")
         _wait_for_workers(connection, name)
     except KeyboardInterrupt:
         say("Left; the workers stop by themselves.")
@@ -33,7 +35,7 @@ def park(connection: Connection, name: str, say: Callable[[str], None]) -> None:
         say(f"{error}. The experiment goes on without you as soon as the cluster is back.")
         return
     say(
-        f"Nothing is lost. To go on: call run_fit again with the same arguments, or\n"
+        f"Nothing is lost. To go on: call {words.function} again with the same arguments, or\n"
         f"  {connection.kubectl} scale rfexp {name} --replicas={max(1, workers)}"
     )
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import quote, urlsplit
 
 import httpx
@@ -35,9 +35,10 @@ class MetricLine:
     """One line of a run's log.
 
     Attributes:
-        kind: `log` is what the trainer logged, `boundary` the evaluation at a chunk's end.
+        kind: `log` is what the trainer logged, `boundary` the evaluation at a chunk's end, `shard` what an evaluation
+            has estimated after a shard.
         sequence: Its number among the lines of its kind.
-        step: The optimizer step.
+        step: The optimizer step, or how many rows were answered.
         time: When, in seconds since the epoch.
         values: The metrics; None where a value was not finite.
     """
@@ -47,6 +48,21 @@ class MetricLine:
     step: int
     time: float
     values: Mapping[str, float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One committed shard of a run.
+
+    Attributes:
+        path: Its directory, relative to the volume.
+        rows: How many rows are answered with it.
+        digest: The sha256 of its manifest.
+    """
+
+    path: str
+    rows: int
+    digest: str
 
 
 class VolumeClient:
@@ -160,6 +176,38 @@ class VolumeClient:
         """
         answer = self._ask("GET", f"/v1/experiments/{experiment_uid}/runs/{run_uid}/checkpoints")
         return [Checkpoint.model_validate(each) for each in answer.json()["checkpoints"]]
+
+    def shards(self, experiment_uid: str, run_uid: str) -> list[Shard]:
+        """Return the committed shards of a run, oldest first.
+
+        Raises:
+            VolumeError: If the service refuses or cannot be reached.
+        """
+        answer = self._ask("GET", f"/v1/experiments/{experiment_uid}/runs/{run_uid}/shards", allowed=(404,))
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            return []
+        return [Shard(each["path"], each["rows"], each["digest"]) for each in answer.json()["shards"]]
+
+    def shard_file(self, shard: Shard, name: str) -> bytes:
+        """Return a file of a shard.
+
+        Args:
+            shard: The shard.
+            name: What its manifest names, such as `rows.parquet`.
+
+        Raises:
+            VolumeError: If the service refuses or cannot be reached.
+        """
+        return self._ask("GET", f"/v1/{quote(f'{shard.path}/{name}')}").content
+
+    def shard_json(self, shard: Shard, name: str) -> dict[str, Any]:
+        """Return a JSON file of a shard.
+
+        Raises:
+            VolumeError: As `shard_file`.
+        """
+        found: dict[str, Any] = json.loads(self.shard_file(shard, name))
+        return found
 
     def file(self, checkpoint: str, name: str, offset: int = 0) -> Streamed:
         """Open a file of a checkpoint, to be read as it comes.

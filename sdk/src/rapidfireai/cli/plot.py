@@ -27,7 +27,9 @@ def plot(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write a picture (png, svg, pdf) instead of drawing here.")
     ] = None,
-    x: Annotated[Axis, typer.Option(help="What stands below: passes over the data, or optimizer steps.")] = Axis.DATA,
+    x: Annotated[
+        Axis, typer.Option(help="What stands below: passes over the data (the share of rows), or steps (rows).")
+    ] = Axis.DATA,
     namespace: Namespace = "default",
     kubeconfig: Kubeconfig = None,
 ) -> None:

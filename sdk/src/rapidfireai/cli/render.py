@@ -16,7 +16,7 @@ from rapidfireai.cli.options import Kubeconfig, Namespace
 
 
 def render(
-    script: Annotated[Path, typer.Argument(help="A Python script that calls run_fit.")],
+    script: Annotated[Path, typer.Argument(help="A Python script that calls run_fit or run_evals.")],
     arguments: Annotated[list[str] | None, typer.Argument(help="What the script is called with.")] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write NAME.yaml here, instead of printing all manifests.")
@@ -30,7 +30,7 @@ def render(
     The script runs up to where it asks for results. Without --offline its code and data are sent to the volume.
     """
     if script.suffix == ".ipynb":
-        fail(f"{script} is a notebook; call experiment.to_yaml(...) in it, with the arguments of run_fit")
+        fail(f"{script} is a notebook; call experiment.to_yaml(...) in it, with the arguments of run_fit or run_evals")
     if not script.is_file():
         fail(f"there is no script {script}")
     if offline and output is None:
@@ -39,7 +39,7 @@ def render(
         directory = output or Path(temporary)
         written = _run(script, arguments or [], directory, offline=offline)
         if not written:
-            fail(f"{script} called run_fit on no Experiment")
+            fail(f"{script} called neither run_fit nor run_evals on an Experiment")
         if output is None:
             typer.echo("---\n".join(path.read_text() for path in written), nl=False)
 

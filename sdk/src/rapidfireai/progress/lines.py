@@ -1,10 +1,12 @@
-"""The view for logs and pipes: one line whenever a run commits a chunk or changes its state."""
+"""The view for logs and pipes: one line whenever a run commits a chunk or shard, or changes its state."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from rapidfireai.api.experiment import Mode
 from rapidfireai.progress.picture import Picture, RunRow
+from rapidfireai.words import WORDS
 
 
 def lines_between(before: Picture | None, now: Picture) -> list[str]:
@@ -19,21 +21,33 @@ def _events(before: Picture | None, now: Picture) -> Iterator[str]:
             yield note
     for row in now.rows:
         old = known.get(row.name)
-        if old is None or row.chunks_done > old.chunks_done or row.state != old.state:
-            yield _line(row, announce=old is None)
+        if old is None or row.chunks_done > old.chunks_done or row.state != old.state or _further(old, row):
+            yield _line(now.mode, row, announce=old is None)
         if row.problem and (old is None or not old.problem):
             yield f"{row.name}  {row.problem}"
     if before is not None and before.state != now.state:
         yield f"{now.name}  {now.state}" + (f"  best {now.best}" if now.best else "")
 
 
-def _line(row: RunRow, *, announce: bool) -> str:
-    chunks = f"chunk {row.chunks_done}/{row.chunks_total}" if row.chunks_total else ""
-    step = f"step {row.step}/{row.total_steps}" if row.total_steps else ""
-    loss = f"loss {row.loss}" if row.loss else ""
-    objective = f"objective {row.objective}" if row.objective else ""
-    worker = f"on {row.worker}" if row.worker else ""
-    parts = (row.name, row.standing, chunks, step, loss, objective, worker, row.about if announce else "")
+def _further(old: RunRow, row: RunRow) -> bool:
+    """Return whether an index has begun, is there, or got on by a tenth."""
+    if old.index is None or row.index is None:
+        return old.index is not row.index
+    return old.index.tenths != row.index.tenths
+
+
+def _line(mode: Mode, row: RunRow, *, announce: bool) -> str:
+    words = WORDS[mode]
+    chunks = f"{words.piece} {row.chunks_done}/{row.chunks_total}" if row.chunks_total else ""
+    parts = [row.name, row.standing, chunks]
+    if mode == "evals":
+        parts += [f"row {row.rows}" if row.rows else "", f"{row.throughput} rows/s" if row.throughput else ""]
+        parts += [f"{name} {text}" for name, text in sorted(row.estimates.items())]
+    else:
+        parts.append(f"step {row.step}/{row.total_steps}" if row.total_steps else "")
+        parts.append(f"loss {row.loss}" if row.loss else "")
+        parts.append(f"objective {row.objective}" if row.objective else "")
+    parts += [f"on {row.worker}" if row.worker else "", row.about if announce else ""]
     return "  ".join(part for part in parts if part)
 
 

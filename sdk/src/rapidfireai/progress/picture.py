@@ -4,15 +4,50 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rapidfireai.api import Experiment, ICOp, Run
 from rapidfireai.api.base import Condition
+from rapidfireai.api.experiment import Mode
+from rapidfireai.api.run import ENDED
 from rapidfireai.config_fields import name_of
+from rapidfireai.progress.estimates import estimates_of, in_words
 
 _ABSENT = object()
 _ACCOUNT = "system:serviceaccount:"
+_THROUGHPUT = "Throughput"
+_FAILED_ROWS = "Failed Rows"
+_INDEXED = "Documents Indexed"
+_TO_INDEX = "Documents"
+_WAITING_FOR_INDEX = "WaitingForIndex"
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """An index that is being built.
+
+    Attributes:
+        done: Documents in it.
+        total: All documents; 0 while they are not counted.
+        waited_for: Whether another run builds it.
+    """
+
+    done: int = 0
+    total: int = 0
+    waited_for: bool = False
+
+    def __str__(self) -> str:
+        if self.waited_for:
+            return "waits for its index"
+        if not self.total:
+            return f"index {self.done} documents" if self.done else "builds its index"
+        return f"index {self.done}/{self.total} documents"
+
+    @property
+    def tenths(self) -> int:
+        """How many tenths of the documents are in it."""
+        return 10 * self.done // self.total if self.total else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +56,16 @@ class RunRow:
 
     Attributes:
         knobs: The knobs in which the runs of the experiment differ, as `r=8 learning_rate=0.0001`.
-        chunks_done: Committed chunks.
-        chunks_total: All chunks; 0 while they are not known.
+        chunks_done: Committed chunks or shards.
+        chunks_total: All of them; 0 while they are not known.
+        step: The optimizer step, or how many rows were answered.
         problem: Why it failed, or empty.
         origin: For a clone of which run it is one, and whether it began with its weights; else empty.
         by: Who stopped or deleted it, as far as that is known.
+        throughput: Rows a second of an evaluation, or empty.
+        failed_rows: Rows of an evaluation that have no answer.
+        estimates: Metrics of an evaluation by name, as `52.0% [43.1%, 60.9%]`.
+        index: What becomes of the index that it needs, while it is not there.
     """
 
     name: str
@@ -41,11 +81,24 @@ class RunRow:
     problem: str
     origin: str = ""
     by: str = ""
+    throughput: str = ""
+    failed_rows: int = 0
+    estimates: Mapping[str, str] = field(default_factory=dict)
+    index: Index | None = None
 
     @property
     def standing(self) -> str:
-        """The state, and who brought it about."""
+        """The state, and who brought it about or what it waits for."""
+        if self.index is not None:
+            return f"{self.state}, {self.index}"
         return f"{self.state} by {self.by}" if self.by else self.state
+
+    @property
+    def rows(self) -> str:
+        """The rows of an evaluation that were answered, and those that could not be."""
+        if not self.total_steps:
+            return ""
+        return f"{self.step}/{self.total_steps}" + (f" ({self.failed_rows} failed)" if self.failed_rows else "")
 
     @property
     def about(self) -> str:
@@ -62,6 +115,7 @@ class Picture:
         best: The leading run and its value, or empty.
         eta: About how long until the end, or empty.
         notes: What keeps the experiment from going on, in sentences.
+        mode: Whether its runs train or evaluate.
     """
 
     name: str
@@ -71,10 +125,16 @@ class Picture:
     best: str
     eta: str
     notes: tuple[str, ...]
+    mode: Mode = "fit"
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics of evaluations that there are estimates of."""
+        return tuple(sorted({name for row in self.rows for name in row.estimates}))
 
     @property
     def chunks(self) -> tuple[int, int]:
-        """Committed chunks of all runs, and all chunks as far as they are known."""
+        """Committed chunks or shards of all runs, and all of them as far as they are known."""
         return sum(row.chunks_done for row in self.rows), sum(row.chunks_total for row in self.rows)
 
 
@@ -92,6 +152,7 @@ def picture_of(experiment: Experiment, runs: Sequence[Run]) -> Picture:
         best=status.best.summary if status.best else "",
         eta=status.eta or "",
         notes=tuple(each.message for each in blocking if each and each.status == "False" and not finished),
+        mode=experiment.spec.mode,
     )
 
 
@@ -163,6 +224,7 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _row(run: Run, knobs: str) -> RunRow:
     status = run.status
     prepared, progress = status.prepared, status.progress
+    metrics = progress.metrics if progress else {}
     return RunRow(
         name=run.metadata.name,
         state=status.state or "Pending",
@@ -177,7 +239,23 @@ def _row(run: Run, knobs: str) -> RunRow:
         problem=problem_of(run),
         origin=origin_of(run),
         by=person(run.spec.requested_by) if status.state in {"Stopped", "Deleted"} else "",
+        throughput=f"{metrics[_THROUGHPUT]:.3g}" if _THROUGHPUT in metrics else "",
+        failed_rows=int(metrics.get(_FAILED_ROWS, 0)),
+        estimates={name: in_words(name, each) for name, each in estimates_of(run).items()},
+        index=index_of(run),
     )
+
+
+def index_of(run: Run) -> Index | None:
+    """Return what becomes of the index that a run needs, while that keeps it from answering."""
+    assignment, progress = run.status.assignment, run.status.progress
+    if assignment is not None and assignment.task == "index":
+        here = progress is not None and progress.attempt == assignment.attempt
+        metrics = progress.metrics if progress and here else {}
+        return Index(int(metrics.get(_INDEXED, 0)), int(metrics.get(_TO_INDEX, 0)))
+    waits = status_condition(run, "Progressing")
+    waiting = waits is not None and waits.status == "True" and waits.reason == _WAITING_FOR_INDEX
+    return Index(waited_for=True) if waiting and run.status.state not in ENDED else None
 
 
 def origin_of(run: Run) -> str:

@@ -19,12 +19,13 @@ from rich.text import Text
 
 from rapidfireai.errors import ClusterNotFoundError
 from rapidfireai.gateway import address
+from rapidfireai.progress.columns import BAR, cells, headings
 from rapidfireai.progress.lines import LineView
 from rapidfireai.progress.picture import Picture, RunRow
 from rapidfireai.volume import Sent
+from rapidfireai.words import WORDS
 
 _COLOURS = {"Running": "cyan", "Succeeded": "green", "Failed": "red", "Stopped": "yellow", "Deleted": "dim"}
-_HEADINGS = ("run", "state", "chunks", "step", "loss", "objective", "worker", "knobs")
 
 
 class View(Protocol):
@@ -91,34 +92,19 @@ class TerminalView:
 
 def table_of(picture: Picture) -> Group:
     """Return a picture for a terminal."""
-    table = Table(*_HEADINGS, box=None, pad_edge=False, header_style="bold")
+    table = Table(*headings(picture), box=None, pad_edge=False, header_style="bold")
     for row in picture.rows:
-        table.add_row(
-            row.name,
-            Text(row.standing, style=_COLOURS.get(row.state, "")),
-            _bar(row),
-            _of(row.step, row.total_steps),
-            row.loss,
-            row.objective,
-            row.worker,
-            row.about,
-        )
+        name, state, chunks, *more = cells(picture, row)
+        table.add_row(name, Text(state, style=_COLOURS.get(row.state, "")), _bar(row, chunks), *more)
     problems = [Text(f"{row.name}  {row.problem}", style="red") for row in picture.rows if row.problem]
     notes = [Text(note, style="yellow") for note in picture.notes]
     return Group(Text(_title(picture), style="bold"), table, *problems, *notes)
 
 
-def _bar(row: RunRow) -> RenderableType:
+def _bar(row: RunRow, text: str) -> RenderableType:
     grid = Table.grid(padding=(0, 1))
-    grid.add_row(
-        ProgressBar(total=max(1, row.chunks_total), completed=row.chunks_done, width=12),
-        _of(row.chunks_done, row.chunks_total),
-    )
+    grid.add_row(ProgressBar(total=max(1, row.chunks_total), completed=row.chunks_done, width=12), text)
     return grid
-
-
-def _of(done: int, total: int) -> str:
-    return f"{done}/{total}" if total else ""
 
 
 def _title(picture: Picture) -> str:
@@ -126,7 +112,7 @@ def _title(picture: Picture) -> str:
     parts = (
         picture.name,
         picture.state,
-        f"chunks {done}/{total}" if total else "",
+        f"{WORDS[picture.mode].piece}s {done}/{total}" if total else "",
         f"workers {picture.workers}",
         f"best {picture.best}" if picture.best else "",
         f"about {picture.eta} left" if picture.eta else "",
@@ -170,8 +156,8 @@ class NotebookView:
 
 def html_of(picture: Picture) -> str:
     """Return a picture for a notebook."""
-    heads = "".join(f"<th>{name}</th>" for name in _HEADINGS)
-    rows = "".join(_html_row(row) for row in picture.rows)
+    heads = "".join(f"<th>{name}</th>" for name in map(html.escape, headings(picture)))
+    rows = "".join(_html_row(picture, row) for row in picture.rows)
     problems = "".join(
         f"<p><b>{html.escape(r.name)}</b> {html.escape(r.problem)}</p>" for r in picture.rows if r.problem
     )
@@ -180,12 +166,11 @@ def html_of(picture: Picture) -> str:
     return f"{title}<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>{problems}{notes}"
 
 
-def _html_row(row: RunRow) -> str:
+def _html_row(picture: Picture, row: RunRow) -> str:
+    texts = [html.escape(each) for each in cells(picture, row)]
     bar = f'<progress max="{max(1, row.chunks_total)}" value="{row.chunks_done}"></progress>'
-    texts = [html.escape(each) for each in (row.name, row.standing)]
-    texts.append(f"{bar} {_of(row.chunks_done, row.chunks_total)}")
-    more = (_of(row.step, row.total_steps), row.loss, row.objective, row.worker, row.about)
-    return f"<tr>{''.join(f'<td>{each}</td>' for each in (*texts, *map(html.escape, more)))}</tr>"
+    texts[BAR] = f"{bar} {texts[BAR]}"
+    return f"<tr>{''.join(f'<td>{each}</td>' for each in texts)}</tr>"
 
 
 def sending(label: str) -> AbstractContextManager[Sent]:

@@ -13,11 +13,14 @@ from kubernetes.client import CoreV1Event, V1Pod
 
 from rapidfireai.api import Experiment, ICOp, Run
 from rapidfireai.api.base import Condition
-from rapidfireai.api.experiment import Code, DataSource, Retention
+from rapidfireai.api.experiment import Code, DataSource, ExperimentSpec, Objective, Retention
+from rapidfireai.api.run import Estimate
 from rapidfireai.expand import restore
+from rapidfireai.progress.estimates import estimates_of
 from rapidfireai.progress.picture import (
     chunks_done,
     differing_knobs,
+    index_of,
     origin_of,
     person,
     problem_of,
@@ -26,6 +29,7 @@ from rapidfireai.progress.picture import (
 from rapidfireai.show.lineage import lineage
 from rapidfireai.show.operations import audit, is_about
 from rapidfireai.show.tables import age, aligned, runs_table
+from rapidfireai.words import WORDS
 
 _WIDTH = 110
 _MOST_EVENTS = 12
@@ -63,6 +67,7 @@ class Surroundings:
 def describe_experiment(experiment: Experiment, runs: Sequence[Run], around: Surroundings) -> str:
     """Return what there is to say of an experiment."""
     spec, status, name = experiment.spec, experiment.status, experiment.metadata.name
+    unranked = spec.mode == "evals" and spec.objective == Objective()
     facts = {
         "Experiment": name,
         "Called": spec.display_name if spec.display_name != name else "",
@@ -71,14 +76,16 @@ def describe_experiment(experiment: Experiment, runs: Sequence[Run], around: Sur
         "Age": age(experiment.metadata.creation_timestamp, around.now),
         "Left": f"about {status.eta}" if status.eta else "",
         "Best": status.best.summary if status.best else "",
-        "Objective": f"{spec.objective.direction} {spec.objective.metric}",
-        "Chunks": f"{spec.chunks} an epoch, {status.chunks.summary or '0'} done in all",
+        "Mode": "" if spec.mode == "fit" else spec.mode,
+        "Objective": "" if unranked else f"{spec.objective.direction} {spec.objective.metric}",
+        **_cut(spec, status.chunks.summary or "0"),
         "Seed": str(spec.seed),
         "Train data": _data(spec.data.train) if spec.data.train else "",
         "Eval data": _data(spec.data.eval) if spec.data.eval else "none",
+        "Documents": _data(spec.data.documents) if spec.data.documents else "",
         "Code": _code(spec.code),
         "Workers": status.workers.summary or f"0/{spec.workers.replicas}",
-        "Checkpoints": f"kept: {_kept(spec.retention)}",
+        "Checkpoints": f"kept: {_kept(spec.retention)}" if spec.mode == "fit" else "",
         "Logs": around.command(f"logs {name}"),
         "Volume": f"{around.volume}/experiments/{experiment.metadata.uid}" if around.volume else "",
         "MLflow": _mlflow(around, status.ml_flow_experiment_id),
@@ -112,6 +119,7 @@ def describe_run(run: Run, experiment: Experiment, runs: Sequence[Run], around: 
     prepared, progress, assignment = status.prepared, status.progress, status.assignment
     checkpoint = progress.checkpoint if progress else None
     failures = status.failures
+    words, evaluates = WORDS[experiment.spec.mode], experiment.spec.mode == "evals"
     facts = {
         "Run": name,
         "Lineage": f"run {run.spec.index} of experiment {experiment.metadata.name}, "
@@ -121,26 +129,36 @@ def describe_run(run: Run, experiment: Experiment, runs: Sequence[Run], around: 
         "Wanted": _wanted(run),
         "Age": age(run.metadata.creation_timestamp, around.now),
         "Knobs": knobs.get(name, ""),
-        "Chunks": f"{chunks_done(run)}/{len(prepared.boundaries)}" if prepared else "not known yet",
-        "Step": f"{progress.step if progress else 0}/{prepared.total_steps}" if prepared else "",
+        f"{words.piece.title()}s": f"{chunks_done(run)}/{len(prepared.boundaries)}" if prepared else "not known yet",
+        f"{words.unit.title()}{'s' if evaluates else ''}": f"{progress.step if progress else 0}/{prepared.total_steps}"
+        if prepared
+        else "",
+        "Index": _index(run),
         "Loss": (progress.loss if progress else None) or "",
         "Worker": f"{assignment.worker}, since {_moment(assignment.granted_at, around.now)}" if assignment else "",
         "Attempts": f"{status.attempt}, of which {failures.errors} raised and {failures.crashes} crashed"
         if status.attempt
         else "",
-        "Checkpoint": f"{around.volume}/{checkpoint.path} (step {checkpoint.step})" if checkpoint else "none yet",
+        "Answers" if evaluates else "Checkpoint": f"{around.volume}/{checkpoint.path} ({words.unit} {checkpoint.step})"
+        if checkpoint
+        else "none yet",
         "Digest": f"sha256 {checkpoint.digest}" if checkpoint else "",
         "Seed": str(_seed(run, experiment)),
         "Logs": around.command(f"logs {name}"),
         "MLflow": _mlflow(around, experiment.status.ml_flow_experiment_id, status.mlflow_run_id),
     }
     metric = status.objective_metric or experiment.spec.objective.metric
-    points = [["CHUNK", "STEP", metric]] + [[str(p.chunk + 1), str(p.step), f"{p.value:.6g}"] for p in status.objective]
+    points = [[words.piece.upper(), words.unit.upper(), metric, *(["LOWER", "UPPER"] if evaluates else [])]]
+    points += [
+        [str(p.chunk + 1), str(p.step), f"{p.value:.6g}", *([_number(p.lower), _number(p.upper)] if evaluates else [])]
+        for p in status.objective
+    ]
     about = [each for each in around.icops if is_about(each, name)]
     sections = [
         _facts(facts),
         _section("Problem", _wrapped(problem_of(run))),
         _section("Objective", aligned(points) if status.objective else []),
+        _section("Estimates", _estimates(estimates_of(run))),
         _section("Metrics", _metrics(progress.metrics if progress else {})),
         _section("Config", _yaml(restore(run.spec.config))),
         _section("Conditions", _conditions(status.conditions)),
@@ -183,6 +201,21 @@ def _code(code: Code | None) -> str:
     return f"source in the ConfigMap {code.config_map.name}" if code.config_map else "source in the experiment itself"
 
 
+def _cut(spec: ExperimentSpec, done: str) -> dict[str, str]:
+    """Return into how many pieces the data is cut."""
+    if spec.mode == "evals":
+        return {"Shards": f"{spec.shards} a run, {done} done in all"}
+    return {"Chunks": f"{spec.chunks} an epoch, {done} done in all"}
+
+
+def _index(run: Run) -> str:
+    """Return what is known of the index that a run searches."""
+    prepared = run.status.prepared
+    if prepared is None or prepared.index is None:
+        return ""
+    return f"{prepared.index[:12]}, {'built' if prepared.index_built else str(index_of(run) or 'not built yet')}"
+
+
 def _wanted(run: Run) -> str:
     """Return what somebody asked for, when it takes effect and who asked."""
     if run.spec.desired_state == "Running":
@@ -208,6 +241,18 @@ def _mlflow(around: Surroundings, experiment: str | None, run: str | None = "") 
 
 def _metrics(metrics: Mapping[str, float]) -> list[str]:
     return aligned([[name, f"{value:.6g}"] for name, value in sorted(metrics.items())]) if metrics else []
+
+
+def _estimates(estimates: Mapping[str, Estimate]) -> list[str]:
+    rows = [["METRIC", "ESTIMATE", "LOWER", "UPPER", "LEVEL", "METHOD"]]
+    for name, each in sorted(estimates.items()):
+        numbers = map(_number, (each.value, each.lower, each.upper, each.level))
+        rows.append([name, *numbers, each.method or ""])
+    return aligned(rows) if estimates else []
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"
 
 
 def _yaml(config: Mapping[str, Any]) -> list[str]:
@@ -262,7 +307,12 @@ def _next_of_experiment(experiment: Experiment, runs: Sequence[Run], around: Sur
         yield f"watch it: {around.command(f'get {name} --watch')}"
     if any(run.status.progress and run.status.progress.checkpoint for run in runs):
         yield f"see the curves: {around.command(f'plot {name}')}"
-    if best is not None and (finished := status_condition(experiment, "Finished")) and finished.status == "True":
+    if (
+        experiment.spec.mode == "fit"
+        and best is not None
+        and (finished := status_condition(experiment, "Finished"))
+        and finished.status == "True"
+    ):
         yield f"fetch the best model: {around.command(f'export {best.run} DIR')}"
 
 
@@ -276,7 +326,10 @@ def _next_of_run(run: Run, around: Surroundings) -> Iterator[str]:
         yield f"what its worker wrote: {around.command(f'logs {name}')}"
     elif state not in {"Failed", "Succeeded", "Deleted"}:
         yield f"stop it at the next boundary: {around.command(f'stop {own}')}"
-    if committed:
+    if "vllm_config" in run.spec.config or "api_config" in run.spec.config:
+        change = "vllm_config.sampling_params.temperature=0.2" if "vllm_config" in run.spec.config else "batch_size=4"
+        yield f"try a change: {around.command(f'clone {own} --set {change}')}"
+    elif committed:
         clone = around.command(f"clone {own} --warm --set training_args.learning_rate=1e-4")
         yield f"try a change from its weights: {clone}"
         yield f"fetch its model: {around.command(f'export {name} DIR')}"

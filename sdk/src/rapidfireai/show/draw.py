@@ -6,12 +6,15 @@ import importlib
 from pathlib import Path
 
 from rapidfireai.errors import ExperimentError
-from rapidfireai.show.curves import Figure
+from rapidfireai.show.curves import Curve, Figure
 from rapidfireai.show.tables import aligned
 
 _LEGEND = 20
 """How many runs a legend names, the best ones."""
 _SIGNS = "ox+*#@%&"
+_BOUND = "-"
+_WITH_BOUNDS = 4
+"""Up to how many runs' intervals can be told apart in characters; the legend has all of them."""
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -30,7 +33,11 @@ def save(figure: Figure, path: Path) -> None:
     for number, curve in enumerate(figure.curves):
         horizontal, vertical = zip(*curve.points, strict=True)
         label = curve.label if number < _LEGEND else None
-        axes.plot(horizontal, vertical, marker="o" if len(curve.points) < 50 else None, markersize=3, label=label)
+        marker = "o" if len(curve.points) < 50 else None
+        (drawn,) = axes.plot(horizontal, vertical, marker=marker, markersize=3, label=label)
+        if curve.bounds:
+            places, lower, upper = (list(each) for each in zip(*curve.bounds, strict=True))
+            axes.fill_between(places, lower, upper, color=drawn.get_color(), alpha=0.15, linewidth=0)
     axes.set(title=figure.title, xlabel=figure.x, ylabel=figure.metric)
     axes.grid(visible=True, alpha=0.3)
     axes.legend(fontsize="small", title=_legend_title(figure))
@@ -66,7 +73,9 @@ def in_characters(figure: Figure, width: int, height: int, *, colours: bool) -> 
         signal = canvas.signal(*map(list, zip(*curve.points, strict=True)), marker=sign)
         signal.lines()
         canvas.draw(signal)
-        legend.append([sign, curve.label, f"{curve.points[-1][1]:.5g}"])
+        for place, lower, upper in curve.bounds if len(figure.curves) <= _WITH_BOUNDS else ():
+            canvas.draw(canvas.signal([place, place], [lower, upper], marker=_BOUND))
+        legend.append([sign, curve.label, _last(curve)])
     picture = str(canvas.build())
     canvas.clear()
     drawn = picture if colours else str(plotext.uncolorize(picture))
@@ -74,6 +83,12 @@ def in_characters(figure: Figure, width: int, height: int, *, colours: bool) -> 
     shown = aligned(legend[:_LEGEND])
     more = [f"and {len(legend) - _LEGEND} more, that are further from the best"] if len(legend) > _LEGEND else []
     return "\n".join([*lines, *shown, *more])
+
+
+def _last(curve: Curve) -> str:
+    """Return the last value of a curve, with its interval if it has one."""
+    value = f"{curve.points[-1][1]:.5g}"
+    return f"{value} [{curve.bounds[-1][1]:.5g}, {curve.bounds[-1][2]:.5g}]" if curve.bounds else value
 
 
 def _legend_title(figure: Figure) -> str | None:

@@ -8,8 +8,13 @@ from datetime import datetime
 from typing import Any
 
 from rapidfireai.api import Experiment, Run
+from rapidfireai.progress.columns import of
+from rapidfireai.progress.estimates import estimates_of
 from rapidfireai.progress.picture import RunRow, picture_of
 
+_METRIC = "metric "
+_IN_EVALS = {"chunksDone": "shardsDone", "chunksTotal": "shardsTotal", "step": "rows", "totalSteps": "totalRows"}
+_OF_TRAINING = frozenset({"warmStart", "loss"})
 _UNITS = ((86400, "d"), (3600, "h"), (60, "m"))
 
 
@@ -56,20 +61,28 @@ def runs_table(experiment: Experiment, runs: Sequence[Run], now: datetime, *, wi
         wide: Also show where a run is, how often it was tried, and its age.
     """
     picture = picture_of(experiment, runs)
-    records = tuple(_run_record(run, row, now) for run, row in zip(runs, picture.rows, strict=True))
+    record = _evals_record if picture.mode == "evals" else _run_record
+    records = tuple(record(run, row, now) for run, row in zip(runs, picture.rows, strict=True))
     cells = [
         {
-            **record,
+            **each,
             "knobs": row.about,
             "state": row.standing,
-            "chunks": _of(row.chunks_done, row.chunks_total),
-            "step": _of(row.step, row.total_steps),
+            "chunks": of(row.chunks_done, row.chunks_total),
+            "shards": of(row.chunks_done, row.chunks_total),
+            "step": of(row.step, row.total_steps),
+            "rows": row.rows,
+            "rows/s": row.throughput,
+            **{_metric(name): row.estimates.get(name, "") for name in picture.metrics},
         }
-        for record, row in zip(records, picture.rows, strict=True)
+        for each, row in zip(records, picture.rows, strict=True)
     ]
     more = ("worker", "attempt", "age") if wide else ()
-    keys = ("name", "state", "chunks", "step", "loss", "objective", *more, "knobs")
-    return Table(tuple(key.upper() for key in keys), _cells(cells, keys), records)
+    keys: tuple[str, ...] = ("name", "state", "chunks", "step", "loss", "objective", *more, "knobs")
+    if picture.mode == "evals":
+        keys = ("name", "state", "shards", "rows", "rows/s", *map(_metric, picture.metrics), *more, "knobs")
+    heads = tuple(key.removeprefix(_METRIC) if key.startswith(_METRIC) else key.upper() for key in keys)
+    return Table(heads, _cells(cells, keys), records)
 
 
 def age(since: datetime | None, now: datetime) -> str:
@@ -91,6 +104,7 @@ def _experiment_record(experiment: Experiment, now: datetime) -> dict[str, Any]:
     status = experiment.status
     return {
         "name": experiment.metadata.name,
+        "mode": experiment.spec.mode,
         "displayName": experiment.spec.display_name or experiment.metadata.name,
         "state": status.state or "Pending",
         "runs": status.runs.total,
@@ -127,8 +141,25 @@ def _run_record(run: Run, row: RunRow, now: datetime) -> dict[str, Any]:
     }
 
 
-def _of(done: int, total: int) -> str:
-    return f"{done}/{total}" if total else ""
+def _evals_record(run: Run, row: RunRow, now: datetime) -> dict[str, Any]:
+    """Return the record of an evaluation: shards for chunks, rows for steps, estimates for a loss."""
+    record = _run_record(run, row, now)
+    renamed = {_IN_EVALS.get(name, name): value for name, value in record.items() if name not in _OF_TRAINING}
+    estimates = {
+        name: each.model_dump(mode="json", exclude_none=True) for name, each in sorted(estimates_of(run).items())
+    }
+    return {
+        **renamed,
+        "throughput": row.throughput,
+        "failedRows": row.failed_rows,
+        "index": str(row.index or ""),
+        "estimates": estimates,
+    }
+
+
+def _metric(name: str) -> str:
+    """Return the key of a metric's column: users call metrics what they like."""
+    return f"{_METRIC}{name}"
 
 
 def only(table: Table, name: str) -> Table:
