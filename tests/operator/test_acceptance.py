@@ -58,7 +58,11 @@ def test_a_random_search_makes_as_many_runs_as_it_says() -> None:
     [
         ({"configs": []}, "InvalidSpec", ["spec.configs", "at least 1 item"]),
         ({"chunkz": 4}, "InvalidSpec", ["spec.chunkz", "unknown field", "did you mean chunks?"]),
-        ({"data": {"trian": {"uri": "hf://a"}}}, "InvalidSpec", ["spec.data.train", "required", "did you mean train?"]),
+        (
+            {"data": {"trian": {"uri": "hf://a"}}},
+            "InvalidSpec",
+            ["spec.data.trian", "unknown field", "did you mean train?"],
+        ),
         ({"chunks": "four"}, "InvalidSpec", ["spec.chunks", "integer", "'four'"]),
         (
             {"data": {"train": {"uri": "file:///x.jsonl"}}},

@@ -21,10 +21,10 @@ from rapidfireai_operator.core.lifecycle import (
     candidate,
     chunks_done,
     describe,
-    objective_name,
     settle,
     wait,
 )
+from rapidfireai_operator.core.objective import objective_name
 
 NOW = 1_700_000_000.0
 LIMITS = Limits(backoff_limit=1, crash_limit=1, metric="eval_loss")

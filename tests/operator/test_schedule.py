@@ -82,8 +82,8 @@ def test_a_run_gets_at_most_one_decision_with_the_next_attempt(snapshot: Snapsho
     for decision in decisions:
         run = runs[decision.run]
         assert decision.attempt == run.attempt + 1
-        assert decision.prepare == (not run.prepared)
-        assert decision.chunk == (run.done if run.prepared else -1)
+        assert decision.task == run.task
+        assert decision.chunk == (run.done if run.task == "chunk" else -1)
 
 
 @given(snapshots())
@@ -166,7 +166,7 @@ def test_an_idle_worker_takes_over_what_another_one_has_not_begun() -> None:
         Candidate("r1", 1, remaining=9, held_by="w-0", granted_at=1, begun=True, attempt=1),
         Candidate("r2", 2, remaining=9, held_by="w-0", granted_at=2, attempt=1),
     )
-    assert plan(Snapshot(runs, WORKERS[:2])) == (Assign("r2", "w-1", WORKERS[1].process, False, 0, 2),)
+    assert plan(Snapshot(runs, WORKERS[:2])) == (Assign("r2", "w-1", WORKERS[1].process, "chunk", 0, 2),)
 
 
 def test_a_run_far_behind_holds_nobody_up() -> None:

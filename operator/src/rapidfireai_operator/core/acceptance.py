@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic.alias_generators import to_camel
 
 from rapidfireai.api import ExperimentSpec
+from rapidfireai.api.experiment import DataSource
 from rapidfireai.expand import ConfigError, expand
 from rapidfireai.source import check_code
 
@@ -20,6 +22,9 @@ _CLAIM = re.compile(r"^pvc://([a-z0-9.-]+)/.+$")
 _MANY = 5
 """So many mistakes are named at once."""
 _LOSSES = frozenset({"eval_loss", "loss"})
+_COMPARING = ("successive_halving", "stop_when_worse", "stop_when_beaten")
+EVALUATES = ("vllm_config", "api_config")
+"""What a leaf of an evaluation has: one of these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +65,16 @@ def judge(name: str, spec: object, *, allow_file_uris: bool) -> Accepted | Refus
         parsed = ExperimentSpec.model_validate(spec)
     except ValidationError as error:
         return Refused("InvalidSpec", _explain(error))
-    for check in (_check_data(parsed, allow_file_uris), _check_objective(parsed)):
+    for check in (
+        _check_mode(parsed),
+        _check_data(parsed, allow_file_uris),
+        _check_objective(parsed),
+        _check_policies(parsed),
+    ):
         if check is not None:
             return check
     try:
-        leaves = expand(parsed.configs, parsed.max_runs)
+        leaves = expand(parsed.configs, parsed.max_runs, mode=parsed.mode)
     except ConfigError as error:
         return Refused("InvalidConfig", _named(error))
     for check in (_check_code(parsed), _check_generation(parsed, leaves)):
@@ -97,15 +107,67 @@ def clone_obstacle(
     return generation.message if generation is not None else None
 
 
+def ranked_by(spec: ExperimentSpec) -> str | None:
+    """Return the metric that ranks the runs; None if nothing does: an evaluation has no loss."""
+    unranked = spec.mode == "evals" and spec.objective.metric == "eval_loss"
+    return None if unranked else spec.objective.metric
+
+
 def _named(error: ConfigError) -> str:
     message = str(error)
     return message if message.startswith(error.path) else f"{error.path}: {message}"
 
 
+def _check_mode(spec: ExperimentSpec) -> Refused | None:
+    """Check what the schema checks too: the object may be older than it."""
+    groups, data = list(enumerate(spec.configs)), spec.data
+    if spec.mode == "fit":
+        mistakes = [
+            f"spec.configs[{i}].trainer: is required; write SFT, DPO or GRPO" for i, g in groups if not g.trainer
+        ]
+        if data.train is None:
+            mistakes.append("spec.data.train: is required with mode fit: the rows to train on; add it")
+        if data.documents is not None:
+            mistakes.append("spec.data.documents: belongs to mode evals; leave it out")
+    else:
+        trains = "mode evals trains nothing; leave it out, or write mode: fit"
+        mistakes = [f"spec.configs[{i}].trainer: {trains}" for i, g in groups if g.trainer]
+        if data.eval is None:
+            mistakes.append("spec.data.eval: is required with mode evals: the rows that runs answer; add it")
+        if data.train is not None:
+            mistakes.append(f"spec.data.train: {trains}")
+    return Refused("InvalidSpec", "; ".join(mistakes[:_MANY])) if mistakes else None
+
+
+def _sources(spec: ExperimentSpec) -> dict[str, DataSource]:
+    """Return the data sets that the experiment has, by their fields."""
+    named = {"train": spec.data.train, "eval": spec.data.eval, "documents": spec.data.documents}
+    return {name: source for name, source in named.items() if source is not None}
+
+
+def _check_policies(spec: ExperimentSpec) -> Refused | None:
+    """Check that policies which compare runs have something to compare."""
+    for index, policy in enumerate(spec.policies):
+        name = next(iter(each for each in _COMPARING if getattr(policy, each) is not None), None)
+        if name is None:
+            continue
+        field = f"spec.policies[{index}].{to_camel(name)}"
+        if spec.mode == "fit" and name == "stop_when_beaten":
+            message = f"{field}: compares the intervals of evaluations, and mode is fit; write stopWhenWorse instead"
+            return Refused("InvalidPolicy", message)
+        if ranked_by(spec) is None:
+            message = (
+                f"{field}: compares runs by spec.objective.metric, and eval_loss ranks no evaluation; "
+                "name a metric that the runs report, such as Accuracy, and its direction"
+            )
+            return Refused("InvalidPolicy", message)
+    return None
+
+
 def _check_data(spec: ExperimentSpec, allow_file_uris: bool) -> Refused | None:
-    sources = {"spec.data.train.uri": spec.data.train, "spec.data.eval.uri": spec.data.eval}
-    for field, source in sources.items():
-        if source is not None and source.uri.startswith("file://") and not allow_file_uris:
+    for name, source in _sources(spec).items():
+        field = f"spec.data.{name}.uri"
+        if source.uri.startswith("file://") and not allow_file_uris:
             message = (
                 f"{field}: {source.uri} lies on a disk that the workers do not share with you; "
                 "write pvc://CLAIM/path, or let the SDK upload it (blob://)"
@@ -123,7 +185,11 @@ def _check_code(spec: ExperimentSpec) -> Refused | None:
 
 
 def _check_generation(spec: ExperimentSpec, leaves: Iterable[Mapping[str, Any]]) -> Refused | None:
-    if spec.data.eval is None and any("generation_config" in leaf.get("additional_kwargs", {}) for leaf in leaves):
+    if (
+        spec.mode == "fit"
+        and spec.data.eval is None
+        and any("generation_config" in leaf.get("additional_kwargs", {}) for leaf in leaves)
+    ):
         message = "spec.data.eval: missing, and generation_config generates on the eval set; add it, or leave that out"
         return Refused("InvalidConfig", message)
     return None
@@ -131,6 +197,8 @@ def _check_generation(spec: ExperimentSpec, leaves: Iterable[Mapping[str, Any]])
 
 def _check_objective(spec: ExperimentSpec) -> Refused | None:
     metric = spec.objective.metric
+    if spec.mode == "evals":
+        return None  # what a metric of the user's is called, and which way it is better, is the user's affair
     if metric in _LOSSES and spec.objective.direction == "maximize":
         message = f"spec.objective.direction: {metric} is better when it is smaller; write minimize, or another metric"
         return Refused("InvalidObjective", message)
@@ -145,8 +213,7 @@ def _check_objective(spec: ExperimentSpec) -> Refused | None:
 
 
 def _claims(spec: ExperimentSpec, leaves: Iterable[Mapping[str, Any]]) -> Iterable[str]:
-    uris = [source.uri for source in (spec.data.train, spec.data.eval) if source is not None]
-    yield from _claims_in(uris)
+    yield from _claims_in(source.uri for source in _sources(spec).values())
     yield from _model_claims(leaves)
 
 
@@ -157,7 +224,20 @@ def _model_claims(leaves: Iterable[Mapping[str, Any]]) -> Iterable[str]:
         models = (leaf.get("model_name"), leaf.get("tokenizer"), reference.get("model_name"))
         named = (*models, *(rewards if isinstance(rewards, list) else [rewards]))
         uris += [each for each in named if isinstance(each, str)]
+        uris += [each for section in EVALUATES if section in leaf for each in _strings(leaf[section])]
     return _claims_in(uris)
+
+
+def _strings(value: Any) -> Iterable[str]:
+    """Yield every string of a JSON value: a model, documents, kwargs of an embedder may lie on a claim."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            yield from _strings(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _strings(each)
 
 
 def _claims_in(uris: Iterable[str]) -> Iterable[str]:

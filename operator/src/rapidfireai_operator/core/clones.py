@@ -18,6 +18,7 @@ from rapidfireai.api.icop import ICOpResult
 from rapidfireai.api.run import Checkpoint, ParentRef
 from rapidfireai.clone import changes, cloned, warm_start_obstacle
 from rapidfireai.errors import ConfigError
+from rapidfireai.expand import is_evaluation
 from rapidfireai_operator.core import jobs
 from rapidfireai_operator.core.acceptance import Accepted, Refused, clone_obstacle
 from rapidfireai_operator.core.conditions import find, shortened
@@ -149,6 +150,8 @@ class Nursery:
 
     def _accept_warm(self, parent: Run, config: Mapping[str, Any], message: str) -> ICOpResult:
         name, progress = parent.metadata.name, parent.status.progress
+        if is_evaluation(parent.spec.config):
+            return _refused(name, "an evaluation has no weights to go on from; set clone.warmStart: false")
         checkpoint = progress.checkpoint if progress is not None else None
         if checkpoint is None or checkpoint.step == 0:
             return _refused(name, "it has committed no weights yet; wait for its first chunk, or clone it cold")

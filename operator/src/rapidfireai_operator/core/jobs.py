@@ -28,6 +28,8 @@ _SECURITY = {
     "fsGroupChangePolicy": "OnRootMismatch",
 }
 SERVICE_ACCOUNT = "rapidfire-worker"
+_VOLUME_URL = {"name": "rapidfire-workspace", "key": "volume-url", "optional": True}
+"""Where the chart says how the workspace's volume service is reached."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,7 @@ def _pod(
     template = spec.workers.template.spec
     chosen = template.to_wire()
     container = template.containers[0] if template.containers else None
-    env = [*_environment(subject, slot, defaults, mounts, own), *_code(spec)]
+    env = [*_environment(subject, spec, slot, defaults, mounts, own), *_code(spec)]
     extra = [variable.to_wire() for variable in container.env] if container is not None else []
     secret = [variable["name"] for variable in extra if "secretKeyRef" in (variable.get("valueFrom") or {})]
     env.append({"name": "RAPIDFIRE_SECRET_VARIABLES", "value": ",".join(secret)})
@@ -161,11 +163,12 @@ def _code(spec: ExperimentSpec) -> list[dict[str, Any]]:
 
 
 def _environment(
-    subject: Subject, slot: str, defaults: WorkerDefaults, mounts: Mapping[str, str], own: str
+    subject: Subject, spec: ExperimentSpec, slot: str, defaults: WorkerDefaults, mounts: Mapping[str, str], own: str
 ) -> list[dict[str, Any]]:
     values = {
         "RAPIDFIRE_EXPERIMENT": subject.name,
         "RAPIDFIRE_WORKER": slot,
+        "RAPIDFIRE_MODE": spec.mode,
         "RAPIDFIRE_VOLUME": mounts[own],
         "RAPIDFIRE_CLAIMS": json.dumps(dict(sorted(mounts.items()))),
         "RAPIDFIRE_LEASE_SECONDS": str(defaults.lease_seconds),
@@ -182,6 +185,8 @@ def _environment(
     return [
         *({"name": name, "value": value} for name, value in values.items()),
         *({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in downward.items()),
+        # A fit needs it not, and a namespace without the chart's ConfigMap must not keep it from starting.
+        {"name": "RAPIDFIRE_VOLUME_URL", "valueFrom": {"configMapKeyRef": _VOLUME_URL}},
         {
             "name": "OMP_NUM_THREADS",
             "valueFrom": {"resourceFieldRef": {"containerName": "worker", "resource": "limits.cpu"}},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rapidfireai.api import Run, RunStatus
@@ -12,21 +12,20 @@ from rapidfireai.api.run import (
     PREPARE_CHUNK,
     Assignment,
     Failures,
-    ObjectivePoint,
-    Progress,
     Residence,
     RunDisplay,
     RunError,
     RunState,
 )
+from rapidfireai.expand import is_evaluation
 from rapidfireai_operator.core.conditions import Event, Verdict, judged, shortened
 from rapidfireai_operator.core.fates import Fate
+from rapidfireai_operator.core.indexes import WAITING_FOR_INDEX, unbuilt_index
+from rapidfireai_operator.core.objective import curve, shown
 from rapidfireai_operator.core.schedule import Assign, Candidate
 
 FIRST_WAIT, LONGEST_WAIT = 5.0, 300.0
 """Seconds before the next try after a failure; each failure in a row doubles them."""
-LONGEST_CURVE = 256
-"""Points of the objective's curve that the status keeps."""
 _RESUME = "Set spec.desiredState to Running to go on."
 LONGEST_CRASH = 512
 """Characters of what is told of a crash."""
@@ -34,11 +33,17 @@ LONGEST_CRASH = 512
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the experiment allows its runs."""
+    """What the experiment allows its runs, and what it compares them by.
+
+    Attributes:
+        backoff_limit: How often a run is tried again after an error of its own.
+        crash_limit: How often after it took its worker down.
+        metric: The objective; None if runs are not ranked.
+    """
 
     backoff_limit: int
     crash_limit: int
-    metric: str
+    metric: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +147,13 @@ def candidate(run: Run, status: RunStatus, now: float) -> Candidate | None:
         done=chunks_done(status),
         head_start=status.head_start,
         remaining=None if prepared is None else prepared.total_steps - committed_step(status),
+        index_digest=unbuilt_index(status),
         attempt=status.attempt,
         ready=not stopping and not waits,
         held_by=assignment.worker if assignment is not None else None,
         granted_at=assignment.granted_at if assignment is not None else 0.0,
         begun=begun(status),
+        builds=assignment is not None and assignment.task == "index",
         residence=status.residence.process if status.residence is not None else None,
         alone=failures.alone,
     )
@@ -160,44 +167,43 @@ def assign(status: RunStatus, decision: Assign, pod: str, pod_uid: str, now: flo
         pod_uid=pod_uid,
         process=decision.process,
         attempt=decision.attempt,
-        task="prepare" if decision.prepare else "chunk",
+        task=decision.task,
         chunk=decision.chunk,
         granted_at=now,
     )
     return status.model_copy(update={"assignment": assignment, "attempt": decision.attempt})
 
 
-def describe(run: Run, status: RunStatus, now: float) -> Step:
+def describe(run: Run, status: RunStatus, now: float, waits: str = "") -> Step:
     """Return the status with its summary: state, columns, conditions; and an event if the state changed.
 
     Args:
         run: The run as the API server has it.
         status: What its status becomes.
         now: Seconds since the epoch.
+        waits: Why it waits for its index, if it does.
     """
     state = _state(run, status)
     evicted = state in ENDED or state == "Stopped"
     total = len(status.prepared.boundaries) if status.prepared is not None else None
-    latest = status.objective[-1].value if status.objective else None
+    latest = status.objective[-1] if status.objective else None
     described = status.model_copy(
         update={
             "state": state,
             "residence": None if evicted else status.residence,
             "display": RunDisplay(
                 chunks="" if total is None else f"{chunks_done(status)}/{total}",
-                objective="" if latest is None else number(latest),
+                objective="" if latest is None else shown(latest.value, latest.lower, latest.upper),
             ),
             "conditions": judged(
-                status.conditions, _verdicts(run, status, state, now), generation=run.metadata.generation, now=now
+                status.conditions,
+                _verdicts(run, status, state, now, waits),
+                generation=run.metadata.generation,
+                now=now,
             ),
         }
     )
     return Step(described, _announce(run, status, state))
-
-
-def number(value: float) -> str:
-    """Return a metric as people read it in a column."""
-    return f"{value:.4g}"
 
 
 def wait(failures: int) -> float:
@@ -226,40 +232,15 @@ def _fold(run: Run, assignment: Assignment, limits: Limits, now: float) -> Step:
         if progress.prepared is None or not progress.prepared.boundaries:
             error = RunError(reason="NothingPrepared", message="the worker reported no boundaries", blame="Run")
             return _fail(run, status, error, limits, now)
+        if assignment.task == "index" and not progress.prepared.index_built:
+            error = RunError(reason="IndexNotBuilt", message="the worker built no index and says no why", blame="Run")
+            return _fail(run, status, error, limits, now)
         update["prepared"] = progress.prepared
     else:
-        update |= _curve(status, progress, limits.metric)
+        update |= curve(status, progress, limits.metric)
         if status.prepared is not None and committed_step(status) >= status.prepared.total_steps:
             update["state"] = "Succeeded"
     return Step(status.model_copy(update=update))
-
-
-def _curve(status: RunStatus, progress: Progress, wanted: str) -> dict[str, object]:
-    """Return the objective's curve with the commit's point, if the chunk reached its boundary."""
-    chunk, prepared = progress.chunk, status.prepared
-    last = status.objective[-1].chunk if status.objective else PREPARE_CHUNK
-    if prepared is None or chunk >= len(prepared.boundaries) or chunk <= last:
-        return {}
-    if progress.step < prepared.boundaries[chunk]:
-        return {}
-    name = status.objective_metric or objective_name(wanted, progress.metrics)
-    if name is None or name not in progress.metrics:
-        return {}
-    points = [*status.objective, ObjectivePoint(chunk=chunk, step=progress.step, value=progress.metrics[name])]
-    if len(points) > LONGEST_CURVE:
-        points = points[:-1:2] + points[-1:]
-    return {"objective": points, "objective_metric": name}
-
-
-def objective_name(wanted: str, metrics: Mapping[str, float]) -> str | None:
-    """Return the name under which the worker reports the objective, or None if it does not.
-
-    Without an eval set the mean training loss of the chunk takes the place of `eval_loss`.
-    """
-    names = [f"boundary/{wanted}", f"chunk/{wanted}", wanted]
-    if wanted == "eval_loss":
-        names.append("chunk/loss")
-    return next((name for name in names if name in metrics), None)
 
 
 def _fail(run: Run, status: RunStatus, error: RunError, limits: Limits, now: float) -> Step:
@@ -304,7 +285,7 @@ def _state(run: Run, status: RunStatus) -> RunState:
     return "Running" if status.attempt > 0 else "Pending"
 
 
-def _verdicts(run: Run, status: RunStatus, state: RunState, now: float) -> list[Verdict]:
+def _verdicts(run: Run, status: RunStatus, state: RunState, now: float, waits: str) -> list[Verdict]:
     if state == "Succeeded":
         message = f"All {len(status.prepared.boundaries) if status.prepared else 0} chunks are committed."
         return [
@@ -327,7 +308,7 @@ def _verdicts(run: Run, status: RunStatus, state: RunState, now: float) -> list[
             Verdict("Succeeded", "False", reason, message),
         ]
     return [
-        _progressing(run, status, state, now),
+        _progressing(run, status, state, now, waits),
         Verdict("Finished", "False", "NotFinished"),
         Verdict("Succeeded", "Unknown", "NotFinished"),
     ]
@@ -342,7 +323,7 @@ def _why_failed(status: RunStatus) -> tuple[str, str]:
     return "WorkerCrashed", f"It took its worker down {times}, the last time when {failures.last_crash}."
 
 
-def _progressing(run: Run, status: RunStatus, state: RunState, now: float) -> Verdict:
+def _progressing(run: Run, status: RunStatus, state: RunState, now: float, waits: str) -> Verdict:
     if state == "Stopped":
         return Verdict("Progressing", "False", "Stopped", f"Stopped{_by(run)}. {_RESUME}")
     if run.spec.desired_state != "Running":
@@ -350,16 +331,27 @@ def _progressing(run: Run, status: RunStatus, state: RunState, now: float) -> Ve
         if run.spec.desired_state == "Deleted":
             return Verdict("Progressing", "True", "Deleting", f"It is deleted {where}{_by(run)}.")
         return Verdict("Progressing", "True", "Stopping", f"It stops {where}{_by(run)}.")
+    return _going_on(run, status, now, waits)
+
+
+def _going_on(run: Run, status: RunStatus, now: float, waits: str) -> Verdict:
+    """Return what a run does, or waits for, that nobody asked to stop."""
     again = f"It gets a worker for itself, because {status.failures.last_crash}." if status.failures.alone else ""
     if status.assignment is not None:
-        reason = "Preparing" if status.assignment.task == "prepare" else "Training"
+        reason = {"prepare": "Preparing", "index": "Indexing", "chunk": _computes(run)}[status.assignment.task]
         return Verdict("Progressing", "True", reason, again)
     if status.failures.retry_at is not None and status.failures.retry_at > now:
         error = status.progress.error if status.progress is not None else None
         reason = error.reason if error is not None else "Interrupted"
         message = f"{error.message if error is not None else 'It was interrupted.'} It is tried again soon."
         return Verdict("Progressing", "False", reason, message)
+    if waits:
+        return Verdict("Progressing", "True", WAITING_FOR_INDEX, waits)
     return Verdict("Progressing", "True", "WaitingForWorker", again)
+
+
+def _computes(run: Run) -> str:
+    return "Evaluating" if is_evaluation(run.spec.config) else "Training"
 
 
 def _announce(run: Run, status: RunStatus, state: RunState) -> tuple[Event, ...]:

@@ -12,11 +12,12 @@ from rapidfireai.api.base import RUN_INDEX_LABEL
 from rapidfireai.api.experiment import WorkerCounts
 from rapidfireai.api.run import ENDED
 from rapidfireai_operator.core import jobs, policies
-from rapidfireai_operator.core.acceptance import Accepted, Refused
+from rapidfireai_operator.core.acceptance import Accepted, Refused, ranked_by
 from rapidfireai_operator.core.clones import manifest, open_claims
 from rapidfireai_operator.core.conditions import Event, Verdict, find, judged, merge_patch, stored
 from rapidfireai_operator.core.diagnose import workers_ready
 from rapidfireai_operator.core.fates import fate, living_process, takes_work
+from rapidfireai_operator.core.indexes import take_turns, waiting_for, with_built
 from rapidfireai_operator.core.lifecycle import (
     Holding,
     Limits,
@@ -30,7 +31,7 @@ from rapidfireai_operator.core.lifecycle import (
 )
 from rapidfireai_operator.core.outcome import Outcome, Rules, StatusPatch
 from rapidfireai_operator.core.race import racer
-from rapidfireai_operator.core.schedule import Snapshot, Worker, head_starts, plan
+from rapidfireai_operator.core.schedule import Candidate, Snapshot, Worker, head_starts, plan
 from rapidfireai_operator.core.slots import SlotPlan, plan_slots
 from rapidfireai_operator.core.snapshot import TEMPLATE_ANNOTATION, World
 from rapidfireai_operator.core.steering import apply_icops, keep_icops
@@ -118,7 +119,7 @@ class _Pass:
 
     def __init__(self, world: World, verdict: Accepted, claims: Mapping[str, str], rules: Rules) -> None:
         self.world, self.verdict, self.claims, self.rules = world, verdict, claims, rules
-        self.limits = Limits(verdict.spec.backoff_limit, verdict.spec.crash_limit, verdict.spec.objective.metric)
+        self.limits = Limits(verdict.spec.backoff_limit, verdict.spec.crash_limit, ranked_by(verdict.spec))
         self.next_index = self._next_index()
         self.planned = max(0, len(verdict.leaves) + 1 - self.next_index)
         self.unborn = [each for each in open_claims(world.icops) if each.index not in world.made]
@@ -127,6 +128,7 @@ class _Pass:
         self.restless = [world.runs[place] for place, each in enumerate(world.standings) if not each.at_rest]
         self.active = self._active_runs()
         self.steps = {run.metadata.name: self._settle(run) for run in self.restless}
+        self.steps |= self._share_indexes()
         self.tallies = self._tally()
         self.policies = self._apply_policies()
         self.slots = self._plan_slots()
@@ -211,6 +213,20 @@ class _Pass:
         )
         return settle(run, holding, self.limits, self.world.now)
 
+    def _share_indexes(self) -> dict[str, Step]:
+        """Return the runs that learn now that another one has built the index that they search."""
+        built = {each.index for each in self.world.standings if each.index_built}
+        prepared = (step.status.prepared for step in self.steps.values())
+        built |= {each.index for each in prepared if each is not None and each.index_built}
+        waiting = {each.tally.name for each in self.world.standings if each.index in built and not each.index_built}
+        shared = {}
+        for name in {*self.steps, *waiting} if built else ():
+            step = self.steps.get(name) or Step(self.world.runs[self.places[name]].status)
+            status = with_built(step.status, built)
+            if status is not None and status.state not in ENDED:
+                shared[name] = replace(step, status=status)
+        return shared
+
     def _tally(self) -> list[Tally]:
         """Return what each run adds to the experiment, with the status that was decided so far."""
         tallies = [each.tally for each in self.world.standings]
@@ -263,16 +279,14 @@ class _Pass:
 
     def _plan_runs(self) -> None:
         """Give out chunks, then describe every run."""
-        now = self.world.now
-        resting = [each.candidate for each in self.world.standings if each.at_rest]
-        others = [candidate(run, self.steps[run.metadata.name].status, now) for run in self.restless]
-        candidates = [each for each in (*resting, *others) if each is not None]
+        now, turns = self.world.now, take_turns(self._candidates())
+        candidates = turns.candidates
         late = head_starts(candidates, max((each.turn for each in self.tallies), default=0))
-        candidates = [replace(e, head_start=late[e.name]) if e.name in late else e for e in candidates]
-        held = self.policies.held
-        candidates = [replace(each, ready=False) if each.name in held else each for each in candidates]
-        decisions = {each.run: each for each in plan(Snapshot(tuple(candidates), tuple(self.workers.values())))}
-        for name in sorted({*self.steps, *decisions, *late}, key=self.places.__getitem__):
+        candidates = tuple(replace(e, head_start=late[e.name]) if e.name in late else e for e in candidates)
+        decisions = {each.run: each for each in plan(Snapshot(candidates, tuple(self.workers.values())))}
+        waits = {name: waiting_for(builder) for name, builder in turns.builders.items()}
+        told = {each.tally.name for each in self.world.standings if each.waits != waits.get(each.tally.name, "")}
+        for name in sorted({*self.steps, *decisions, *late, *told}, key=self.places.__getitem__):
             run, decision = self.world.runs[self.places[name]], decisions.get(name)
             step = self.steps.get(name) or Step(run.status)
             status = step.status.model_copy(update={"head_start": late[name]}) if name in late else step.status
@@ -280,11 +294,19 @@ class _Pass:
                 living = living_process(self.world.slots[decision.worker], self.rules.lease_seconds)
                 if living is not None:
                     status = assign(status, decision, living[1].name, living[1].uid, now)
-            described = describe(run, status, now)
+            described = describe(run, status, now, waits.get(name, ""))
             self.steps[name] = Step(described.status, (*step.events, *described.events))
         for name, stops in self.policies.stopped_by.items():
             step = self.steps.get(name) or Step(self.world.runs[self.places[name]].status)
             self.steps[name] = replace(step, status=step.status.model_copy(update={"stopped_by": stops}))
+
+    def _candidates(self) -> list[Candidate]:
+        """Return what the planner has to know of the runs; who is about to be stopped gets nothing."""
+        resting = (each.candidate for each in self.world.standings if each.tally.name not in self.steps)
+        changing = (self.world.runs[self.places[name]] for name in self.steps)
+        others = (candidate(run, self.steps[run.metadata.name].status, self.world.now) for run in changing)
+        found = (each for each in (*resting, *others) if each is not None)
+        return [replace(each, ready=False) if each.name in self.policies.held else each for each in found]
 
     def _run_patches(self) -> tuple[StatusPatch, ...]:
         patches = []

@@ -3,14 +3,17 @@
 Fair first: the run whose turn it is, which is the one with the fewest finished chunks. Then the run that is still warm
 on a worker. Then the longest remaining. No run begins a chunk while another run of its age is more than one chunk
 behind. A run that is further behind joined late (a clone) or had to wait (it was stopped, or failed): it is of another
-age, and gets a head start, so that it neither catches up at the others' cost nor waits for them.
+age, and gets a head start, so that it neither catches up at the others' cost nor waits for them. Nobody waits for such
+a run while it builds an index.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+
+from rapidfireai.api.run import PREPARE_CHUNK, Task
 
 HELD_AT_MOST = 2
 """How many runs a worker may hold, so that it seldom waits for the operator."""
@@ -33,12 +36,14 @@ class Candidate:
     Attributes:
         done: How many chunks it finished.
         head_start: Chunks that count as done in the order of turns.
-        remaining: Optimizer steps to go; None before it is prepared.
+        remaining: Optimizer steps or rows to go; None before it is prepared.
+        index_digest: The index that has to be built before its first chunk; None if there is nothing to build.
         attempt: The last attempt that was given out.
         ready: Whether it may go on now; False while it waits after a failure, or stops at the next boundary.
         held_by: The worker that holds its assignment.
         granted_at: When it got that assignment.
         begun: Whether that worker said that it began.
+        builds: Whether that assignment is to build its index.
         residence: The process where its session is warm.
         alone: Whether it needs a worker for itself.
     """
@@ -48,11 +53,13 @@ class Candidate:
     done: int = 0
     head_start: int = 0
     remaining: int | None = None
+    index_digest: str | None = None
     attempt: int = 0
     ready: bool = True
     held_by: str | None = None
     granted_at: float = 0.0
     begun: bool = False
+    builds: bool = False
     residence: str | None = None
     alone: bool = False
 
@@ -60,6 +67,13 @@ class Candidate:
     def prepared(self) -> bool:
         """Whether its steps are known."""
         return self.remaining is not None
+
+    @property
+    def task(self) -> Task:
+        """What it does next."""
+        if not self.prepared:
+            return "prepare"
+        return "chunk" if self.index_digest is None else "index"
 
     @property
     def turn(self) -> int:
@@ -77,7 +91,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Assign:
-    """Give the next chunk of `run` to `worker`; `attempt` fences earlier tries.
+    """Give the next task of `run` to `worker`; `attempt` fences earlier tries.
 
     A run that another worker holds, and has not begun, moves.
     """
@@ -85,7 +99,7 @@ class Assign:
     run: str
     worker: str
     process: str
-    prepare: bool
+    task: Task
     chunk: int
     attempt: int
 
@@ -137,7 +151,8 @@ class _Board:
         given = [(run.granted_at, run.index, run.held_by, run.name) for run in snapshot.runs if run.held_by is not None]
         for _, _, worker, name in sorted(given):
             held.setdefault(worker, []).append(name)
-        standings = frozenset(run.turn for run in runs.values() if run.ready)
+        waited_for = (run for run in runs.values() if run.ready and not (run.head_start and run.task == "index"))
+        standings = frozenset(run.turn for run in waited_for)
         return cls(runs, tuple(sorted(snapshot.workers, key=lambda worker: worker.name)), held, standings)
 
     def waiting(self) -> list[Candidate]:
@@ -166,10 +181,8 @@ class _Board:
                 self.held[run.held_by].remove(run.name)
             self.held[worker.name].append(run.name)
             self.runs[run.name] = replace(run, held_by=worker.name, begun=False)
-            chunk = run.done if run.prepared else -1
-            self.decisions.append(
-                Assign(run.name, worker.name, worker.process, not run.prepared, chunk, run.attempt + 1)
-            )
+            chunk = run.done if run.task == "chunk" else PREPARE_CHUNK
+            self.decisions.append(Assign(run.name, worker.name, worker.process, run.task, chunk, run.attempt + 1))
 
 
 def _match(free: dict[str, Worker], candidates: list[Candidate]) -> Iterator[tuple[Candidate, Worker]]:
@@ -193,5 +206,9 @@ def _match(free: dict[str, Worker], candidates: list[Candidate]) -> Iterator[tup
             return
 
 
-def _rank(run: Candidate) -> tuple[bool, bool, int, int]:
-    return run.held_by is not None, run.prepared, -(run.remaining or 0), run.index
+_FIRST: Mapping[Task, int] = {"prepare": 0, "index": 1, "chunk": 2}
+"""What others wait for goes first: preparing names the indexes, and building one lets all go on that search it."""
+
+
+def _rank(run: Candidate) -> tuple[bool, int, int, int]:
+    return run.held_by is not None, _FIRST[run.task], -(run.remaining or 0), run.index

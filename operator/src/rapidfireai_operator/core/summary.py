@@ -12,7 +12,8 @@ from rapidfireai.api import ExperimentSpec, ExperimentStatus, Run, RunStatus
 from rapidfireai.api.experiment import BestRun, ChunkCounts, RunCounts, WorkerCounts
 from rapidfireai.api.run import ENDED, RunState
 from rapidfireai_operator.core.conditions import Verdict
-from rapidfireai_operator.core.lifecycle import chunks_done, committed_step, number
+from rapidfireai_operator.core.lifecycle import chunks_done, committed_step
+from rapidfireai_operator.core.objective import shown
 
 ExperimentState = Literal["Pending", "Running", "Stopped", "Succeeded", "Failed"]
 
@@ -32,6 +33,7 @@ class Tally:
         pace: Seconds a step, of the last chunk that was committed whole.
         metric: The metric of its objective.
         value: The objective's latest value.
+        shown: The same as people read it, with its interval.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Tally:
     pace: float | None
     metric: str | None
     value: float | None
+    shown: str
 
     @property
     def active(self) -> bool:
@@ -78,6 +81,7 @@ def tally(run: Run, status: RunStatus) -> Tally:
         pace=_seconds_per_step(status),
         metric=status.objective_metric if latest is not None and not hidden else None,
         value=latest.value if latest is not None and not hidden else None,
+        shown=shown(latest.value, latest.lower, latest.upper) if latest is not None else "",
     )
 
 
@@ -141,10 +145,9 @@ def best(runs: Sequence[Tally], direction: str) -> BestRun | None:
         return None
     metric = statistics.mode(name for _, name, _ in scored)
     sign = 1 if direction == "minimize" else -1
-    rivals = [(sign * value, run.index, run.name) for run, name, value in scored if name == metric]
-    signed, _, name = min(rivals)
-    value = sign * signed
-    return BestRun(run=name, metric=metric, value=value, summary=f"{name} ({number(value)})")
+    rivals = [(sign * value, run.index, run) for run, name, value in scored if name == metric]
+    signed, _, leader = min(rivals, key=lambda each: each[:2])
+    return BestRun(run=leader.name, metric=metric, value=sign * signed, summary=f"{leader.name} ({leader.shown})")
 
 
 def eta(runs: Sequence[Tally], workers: int) -> str | None:

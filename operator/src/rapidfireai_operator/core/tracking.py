@@ -10,6 +10,9 @@ from typing import Any, Literal
 
 from rapidfireai.api import Run
 from rapidfireai.config_fields import name_of
+from rapidfireai.credentials import is_secret
+from rapidfireai.expand import is_evaluation
+from rapidfireai_operator.core.acceptance import EVALUATES
 from rapidfireai_operator.core.snapshot import Subject
 
 MlflowState = Literal["RUNNING", "FINISHED", "KILLED", "FAILED"]
@@ -69,6 +72,8 @@ def lineage(run: Run) -> dict[str, str]:
     parent = run.spec.parent_ref
     if parent is None:
         return {}
+    if is_evaluation(run.spec.config):
+        return {"parent-run": str(parent.index)}
     return {"parent-run": str(parent.index), "warm-start": "true" if parent.warm_start else "false"}
 
 
@@ -88,11 +93,22 @@ def state_of(run: Run) -> MlflowState:
 def parameters(config: Mapping[str, Any]) -> dict[str, str]:
     """Return the leaves of a config as MLflow's parameters: `training_args.learning_rate` and so on."""
     found = {}
-    for path, value in _leaves(config, ""):
+    for path, value in _leaves_of_evaluation(config) if is_evaluation(config) else _leaves(config, ""):
         key = re.sub(r"[^\w.\- /:]", "_", path, flags=re.ASCII)[:LONGEST_KEY]
         text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
         found[key] = text[:LONGEST_VALUE]
     return found
+
+
+def _leaves_of_evaluation(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield what tells pipelines apart, the model as `model`; nothing of how errors are met, and no secret."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        flat |= value if key in EVALUATES and isinstance(value, Mapping) else {key: value}
+    for path, value in _leaves(flat, ""):
+        first, last = path.partition(".")[0], path.rpartition(".")[2]
+        if first != "online_strategy_kwargs" and last != "max_retries" and not is_secret(last, value):
+            yield "model" if path == "model_config.model" else path, value
 
 
 def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
