@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rapidfireai.api import Experiment, Run
-from rapidfireai.api.run import Checkpoint, Prepared, Progress
+from rapidfireai.api.run import Checkpoint, Estimate, Prepared, Progress
 from rapidfireai_worker import wire
 from rapidfireai_worker.engine import DataRef, RunFailure
 from rapidfireai_worker.failures import failure_of
@@ -18,7 +18,7 @@ from rapidfireai_worker.slot import Grant
 
 GRANT = Grant(uid="u", name="e-r1", attempt=3, task="chunk", chunk=1, granted_at=1.0)
 CHECKPOINT = Checkpoint(path="experiments/e/runs/u/checkpoints/8-3", digest="0" * 64, step=8)
-KEYS = {"attempt", "chunk", "step", "final", "loss", "metrics", "seconds", "prepared", "error"}
+KEYS = {"attempt", "chunk", "step", "final", "loss", "metrics", "estimates", "seconds", "prepared", "error"}
 
 
 def progress_of(patch: dict[str, Any]) -> dict[str, Any]:
@@ -26,14 +26,15 @@ def progress_of(patch: dict[str, Any]) -> dict[str, Any]:
     assert patch.keys() == {"status"}
     assert patch["status"].keys() == {"progress"}
     set_keys = {key: value for key, value in patch["status"]["progress"].items() if value is not None}
-    set_keys["metrics"] = {key: value for key, value in set_keys["metrics"].items() if value is not None}
+    for name in ("metrics", "estimates"):
+        set_keys[name] = {key: value for key, value in set_keys[name].items() if value is not None}
     return Progress.model_validate(set_keys).to_wire()
 
 
 @pytest.mark.parametrize(
     "patch",
     [
-        wire.report(GRANT, 5, {"loss": 1.0}, 0.5, ()),
+        wire.report(GRANT, 5, {"loss": 1.0}, 0.5, (), {"Accuracy": Estimate(value=0.5)}),
         wire.prepare_commit(GRANT, Prepared(total_steps=8, boundaries=[4, 8]), 0.5),
         wire.failure_commit(GRANT, RunFailure("Reason", "why"), 5, 0.5),
     ],
@@ -43,7 +44,11 @@ def test_every_key_is_set_or_taken_away_but_the_checkpoint_is_kept(patch: dict[s
 
 
 def test_an_attempt_that_only_began_leaves_the_last_metrics_in_place() -> None:
-    assert wire.report(GRANT, 5, {}, 0.0, ["loss"])["status"]["progress"].keys() == KEYS - {"loss", "metrics"}
+    assert wire.report(GRANT, 5, {}, 0.0, ["loss"])["status"]["progress"].keys() == KEYS - {
+        "loss",
+        "metrics",
+        "estimates",
+    }
 
 
 def test_a_chunks_commit_names_its_checkpoint_and_the_step_in_it() -> None:
@@ -52,6 +57,24 @@ def test_a_chunks_commit_names_its_checkpoint_and_the_step_in_it() -> None:
     assert progress["checkpoint"]["step"] == 8
     assert progress["metrics"] == {"loss": 1.25}
     assert progress["loss"] == "1.25"
+
+
+def test_an_estimate_takes_away_what_is_left_of_an_earlier_one() -> None:
+    now = {f"m{number}": Estimate(value=number) for number in range(20)}
+    now["sure"] = Estimate(value=0.5, lower=0.4, upper=0.6, level=0.95, method="normal")
+    patch = wire.chunk_commit(GRANT, CHECKPOINT, None, {}, 2.0, ["old", "m0"], now)
+    sent = patch["status"]["progress"]["estimates"]
+    assert sent["old"] is None
+    assert sent["m0"] == {"value": 0.0, "lower": None, "upper": None, "level": None, "method": None}
+    held = progress_of(patch)["estimates"]
+    assert len(held) == wire.MAX_ESTIMATES
+    assert held["sure"]["upper"] == 0.6
+
+
+def test_the_adapter_of_an_evaluation_is_that_of_the_run_that_it_names() -> None:
+    spec = {"experimentRef": "e", "index": 1}
+    for config, name in ({"vllm_config": {"adapter": "sft-r1"}}, "sft-r1"), ({"api_config": {}}, None), ({}, None):
+        assert wire.adapter_of(Run.from_body({"metadata": {}, "spec": {**spec, "config": config}})) == name
 
 
 @given(

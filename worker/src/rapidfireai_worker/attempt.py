@@ -7,7 +7,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from rapidfireai_worker.engine import ChunkControl, Discarded
+from rapidfireai.api.run import Estimate
+from rapidfireai_worker.engine import Answered, ChunkControl, Discarded
 from rapidfireai_worker.metrics import WorkerMetrics
 from rapidfireai_worker.runlog import RunLog
 from rapidfireai_worker.slot import Grant
@@ -25,13 +26,22 @@ class Attempt:
 
     Attributes:
         pinned: The paths of the run's checkpoints that nobody may remove, as the API server last showed them.
+        estimates: What an evaluation last estimated.
     """
 
     def __init__(self, grant: Grant, step: int, log: Path, metrics: WorkerMetrics) -> None:
         self.grant = grant
         self.log = RunLog(log)
         self.pinned: frozenset[str] = frozenset()
-        self.control = ChunkControl(report=self._report, log=self.log.append, pinned=lambda: self.pinned)
+        self.estimates: Mapping[str, Estimate] = {}
+        self.control = ChunkControl(
+            report=self._report,
+            log=self.log.append,
+            pinned=lambda: self.pinned,
+            estimate=self._estimate,
+            answered=self._answered,
+            alive=self._alive,
+        )
         self._prometheus = metrics
         self._lock = threading.Lock()
         self._began = time.monotonic()
@@ -49,7 +59,11 @@ class Attempt:
 
     @property
     def has_something_to_lose(self) -> bool:
-        """Whether a process that leaves now would lose steps: preparing and waiting for the engine are no loss."""
+        """Whether a process that leaves now would lose steps.
+
+        Preparing and waiting for the engine are no loss. Neither is an index: what is whole lies on the volume, where
+        the next attempt finds it, and of what is not nothing can be kept.
+        """
         return self._begun and self.grant.task == "chunk"
 
     @property
@@ -76,6 +90,16 @@ class Attempt:
         """The step that was reached and the latest metrics."""
         with self._lock:
             return self._step, self._values
+
+    def _estimate(self, estimates: Mapping[str, Estimate]) -> None:
+        self.estimates = dict(estimates)
+
+    def _alive(self) -> None:
+        self._pulse.beat()
+
+    def _answered(self, batch: Answered) -> None:
+        self._pulse.beat()
+        self._prometheus.answered(batch)
 
     def _report(self, step: int, metrics: Mapping[str, float]) -> None:
         now = time.monotonic()

@@ -54,9 +54,10 @@ class Bus:
         return parse(body) if body is not None else None
 
     def seen(self, run: Run) -> None:
-        """Remember which metrics the resource shows, so that the next patch takes away what it does not set."""
-        shown = run.status.progress.metrics if run.status.progress else {}
-        self._known[run.metadata.uid] = self._known.get(run.metadata.uid, frozenset()) | shown.keys()
+        """Remember which metrics and estimates the resource shows: the next patch takes away what it does not set."""
+        progress = run.status.progress
+        shown = progress.metrics.keys() | progress.estimates.keys() if progress else frozenset()
+        self._known[run.metadata.uid] = self._known.get(run.metadata.uid, frozenset()) | shown
 
     async def report(self, attempt: Attempt, begun: asyncio.Event) -> None:
         """Say that an attempt began, then now and then how far it is, until cancelled.
@@ -70,7 +71,8 @@ class Bus:
             latest = attempt.latest
             if latest != sent:
                 step, metrics = latest
-                patch = wire.report(attempt.grant, step, metrics, attempt.seconds, self.known(attempt.grant))
+                known = self.known(attempt.grant)
+                patch = wire.report(attempt.grant, step, metrics, attempt.seconds, known, attempt.estimates)
                 try:
                     self._fold(await self._api.patch_run_status(attempt.grant.name, patch, FIELD_MANAGER))
                     sent = latest
@@ -80,7 +82,7 @@ class Bus:
             await asyncio.sleep(self._interval)
 
     def known(self, grant: Grant) -> frozenset[str]:
-        """Return every metric that the resource may show."""
+        """Return every metric and estimate that the resource may show."""
         return self._known.get(grant.uid, frozenset())
 
     async def commit(self, grant: Grant, patch: Body) -> Literal["committed", "refused"]:

@@ -8,10 +8,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from rapidfireai.api.run import Checkpoint, ParentRef, Prepared
+from rapidfireai.api.run import Checkpoint, Estimate, ParentRef, Prepared
 
 HOPELESS = frozenset(
-    {"BaseDiffers", "InvalidConfig", "NonFiniteLoss", "OutOfMemory", "ShapesDiffer", "UnsupportedArgument"}
+    {
+        "BaseDiffers",
+        "InvalidBatch",
+        "InvalidConfig",
+        "InvalidMetric",
+        "NonFiniteLoss",
+        "OutOfMemory",
+        "ShapesDiffer",
+        "UnsupportedArgument",
+    }
 )
 """Reasons of failures that another try, which replays the same steps, would repeat."""
 LogKind = Literal["log", "boundary", "shard"]
@@ -115,16 +124,40 @@ class RunJob:
 
 
 @dataclass(frozen=True, slots=True)
+class Answered:
+    """A batch of an evaluation that was answered, for the accounts.
+
+    Attributes:
+        rows: How many rows it has.
+        failed: How many of them have no answer.
+        prompt_tokens: Tokens that were read.
+        completion_tokens: Tokens that were written.
+        seconds: From asking to the last answer.
+    """
+
+    rows: int
+    failed: int
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class ChunkControl:
     """How a running chunk is steered, and how it reports. Every callback is cheap and thread-safe.
 
     Attributes:
-        park: Once set, the chunk ends after the current optimizer step, lossless (SIGTERM, `when: Immediate`).
-        discard: Once set, the chunk ends after the current optimizer step by raising `Discarded`.
+        park: Once set, the chunk ends after the current optimizer step, or the batches under way, lossless (SIGTERM,
+            `when: Immediate`).
+        discard: Once set, the chunk ends after the current optimizer step, an evaluation at once, by raising
+            `Discarded`.
         report: Called with (step, latest metrics) after optimizer steps that logged, and at least every second.
         log: Called with (kind, sequence, step, values) for every line that goes to the run's log. The pair
             (kind, sequence) names the line for ever: a replay logs the same pair again and it is ignored.
         pinned: Returns the paths of the run's checkpoints that somebody began with: they are never removed.
+        estimate: Called with what an evaluation estimates so far, before the `report` that goes with it.
+        answered: Called after each batch that an evaluation answered.
+        alive: Called when something came forward that no report shows: the chunk does not hang.
     """
 
     park: threading.Event = field(default_factory=threading.Event)
@@ -132,6 +165,9 @@ class ChunkControl:
     report: Callable[[int, Mapping[str, float]], None] = lambda step, metrics: None
     log: Callable[[LogKind, int, int, Mapping[str, float]], None] = lambda kind, sequence, step, values: None
     pinned: Callable[[], frozenset[str]] = frozenset
+    estimate: Callable[[Mapping[str, Estimate]], None] = lambda estimates: None
+    answered: Callable[[Answered], None] = lambda batch: None
+    alive: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +181,7 @@ class ChunkOutcome:
         seconds: How long it computed.
         persist: Writes the checkpoint durably and returns it. May run in another thread while the next chunk of
             another run computes. Raises `RunFailure` (reason StorageFull, blame Infrastructure) on a full disk.
+        estimates: The metrics of an evaluation over all its committed shards and this one.
     """
 
     step: int
@@ -152,6 +189,7 @@ class ChunkOutcome:
     loss: float | None
     seconds: float
     persist: Callable[[], Checkpoint]
+    estimates: Mapping[str, Estimate] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,13 +223,14 @@ class Engine(Protocol):
     def build_index(self, job: RunJob, control: ChunkControl) -> Prepared:
         """Build the RAG index that the run searches, or find that it was built meanwhile; tell how far it is.
 
-        Progress goes to `control.report(documents done, {"index/documents": ..., "index/total": ...})`.
+        Progress goes to `control.report(0, {"Documents Indexed": ..., "Documents": ...})`, the second once it is known.
 
         Returns:
             What `prepare` returned, with `index_built` true.
 
         Raises:
             RunFailure: If documents cannot be loaded, split or embedded, naming the field and the fix.
+                With blame Infrastructure if `control.park` was set: nothing of a part of an index can be kept.
             Discarded: If `control.discard` was set.
         """
         ...

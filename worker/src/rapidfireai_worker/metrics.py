@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
-from rapidfireai_worker.engine import Holdings
+from rapidfireai_worker.engine import Answered, Holdings
 
 _log = structlog.get_logger(__name__)
 _PREFIX = "rapidfire_worker_"
@@ -30,7 +30,7 @@ class WorkerMetrics:
         def seconds(name: str, text: str, labels: Sequence[str] = ()) -> Histogram:
             return Histogram(_PREFIX + name, text, labels, registry=registry, buckets=_SECONDS)
 
-        self.step_seconds = seconds("step_seconds", "Time of one optimizer step.")
+        self.step_seconds = seconds("step_seconds", "Time of one optimizer step, or of one answered row.")
         self.chunk_seconds = seconds("chunk_seconds", "Computing time of one assignment.", ["task"])
         self.checkpoint_seconds = seconds("checkpoint_seconds", "Time to make a checkpoint durable.")
         self.checkpoint_bytes = counter("checkpoint_bytes", "Bytes of all checkpoints made.")
@@ -43,6 +43,10 @@ class WorkerMetrics:
         self.memory_used_bytes = gauge("memory_used_bytes", "Memory that the process holds, on the GPU if it has one.")
         self.memory_budget_bytes = gauge("memory_budget_bytes", "Memory that it may hold there.")
         self.evictions = counter("evictions", "Warm sessions that had to leave to make room.")
+        self.rows_answered = counter("rows_answered", "Rows of evaluations that have an answer.")
+        self.rows_failed = counter("rows_failed", "Rows of evaluations that failed: they are tried again later.")
+        self.tokens = counter("tokens", "Tokens of evaluations, read (prompt) and written (completion).", ["kind"])
+        self.batch_seconds = seconds("batch_seconds", "Time from asking for a batch's answers to the last of them.")
         self.assignments = gauge("assignments", "Assignments that this process holds.")
         self._evictions = 0
         self._shown: dict[Gauge, set[str]] = {self.loss: set(), self.learning_rate: set()}
@@ -61,6 +65,14 @@ class WorkerMetrics:
             if value is not None and math.isfinite(value):
                 gauge.labels(run).set(value)
                 self._shown[gauge].add(run)
+
+    def answered(self, batch: Answered) -> None:
+        """Count a batch of an evaluation."""
+        self.rows_answered.inc(batch.rows - batch.failed)
+        self.rows_failed.inc(batch.failed)
+        self.tokens.labels("prompt").inc(batch.prompt_tokens)
+        self.tokens.labels("completion").inc(batch.completion_tokens)
+        self.batch_seconds.observe(batch.seconds)
 
     def show_holdings(self, held: Holdings) -> None:
         """Show what the engine holds in memory."""

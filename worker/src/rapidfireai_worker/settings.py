@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from kubernetes.utils import parse_quantity
 from pydantic import BeforeValidator, Field, ValidationError
@@ -44,6 +44,8 @@ class WorkerSettings(PodSettings):
     Attributes:
         experiment: The name of the experiment that it works for.
         slot: The name of its worker slot, which is also its Lease's.
+        mode: What the experiment does, which decides on the engine.
+        volume_url: Where the volume service is; empty if nobody says.
         claims: Where the claims are mounted that `pvc://` may name.
         port: Where `/metrics` is served.
         threads: Compute threads, from the CPU limit.
@@ -57,6 +59,8 @@ class WorkerSettings(PodSettings):
 
     experiment: Annotated[str, Field(validation_alias="RAPIDFIRE_EXPERIMENT", min_length=1)]
     slot: Annotated[str, Field(validation_alias="RAPIDFIRE_WORKER", min_length=1)]
+    mode: Annotated[Literal["fit", "evals"], Field(validation_alias="RAPIDFIRE_MODE")] = "fit"
+    volume_url: Annotated[str, Field(validation_alias="RAPIDFIRE_VOLUME_URL")] = ""
     claims: Annotated[dict[str, Path], Field(validation_alias="RAPIDFIRE_CLAIMS")] = {}
     port: Annotated[int, Field(validation_alias="RAPIDFIRE_PORT", ge=0, le=65535)] = 9091
     threads: Annotated[int, Field(validation_alias="OMP_NUM_THREADS", ge=1)] = 1

@@ -8,7 +8,7 @@ from typing import Any
 
 from rapidfireai.api import Experiment, Run
 from rapidfireai.api.experiment import Code, DataSource
-from rapidfireai.api.run import Checkpoint, Prepared, Progress, RunError
+from rapidfireai.api.run import Checkpoint, Estimate, Prepared, Progress, RunError
 from rapidfireai.source import SOURCE_PATH
 from rapidfireai_worker.engine import DataRef, RunFailure, RunJob
 from rapidfireai_worker.failures import presentable
@@ -17,11 +17,20 @@ from rapidfireai_worker.slot import Grant
 
 MAX_METRICS = 32
 """How many metrics a patch may carry; the log has them all."""
+MAX_ESTIMATES = 16
+"""How many estimates a patch may carry."""
 Patch = dict[str, Any]
 
 
-def job_of(run: Run, experiment: Experiment, grant: Grant) -> RunJob:
-    """Return what the engine must know of `run` to work on `grant`."""
+def job_of(run: Run, experiment: Experiment, grant: Grant, adapter: Checkpoint | None = None) -> RunJob:
+    """Return what the engine must know of `run` to work on `grant`.
+
+    Args:
+        run: The run.
+        experiment: Its experiment.
+        grant: What is to be done.
+        adapter: The last commit of the run that `adapter_of` names.
+    """
     spec, code = experiment.spec, experiment.spec.code
     return RunJob(
         namespace=run.metadata.namespace,
@@ -38,6 +47,7 @@ def job_of(run: Run, experiment: Experiment, grant: Grant) -> RunJob:
         train=_data_ref(spec.data.train) if spec.data.train else None,
         eval=_data_ref(spec.data.eval) if spec.data.eval else None,
         documents=_data_ref(spec.data.documents) if spec.data.documents else None,
+        adapter=adapter,
         evaluate_at_boundaries=spec.evaluate_at_boundaries,
         checkpoint=checkpoint_of(run),
         parent=run.spec.parent_ref,
@@ -71,6 +81,13 @@ def _data_ref(source: DataSource) -> DataRef:
     return DataRef(source.uri, source.split, source.config, source.revision)
 
 
+def adapter_of(run: Run) -> str | None:
+    """Return the name of the run whose adapter `run` evaluates, if it evaluates one."""
+    section = run.spec.config.get("vllm_config")
+    name = section.get("adapter") if isinstance(section, Mapping) else None
+    return str(name) if name else None
+
+
 def checkpoint_of(run: Run) -> Checkpoint | None:
     """Return the last committed state of `run`."""
     return run.status.progress.checkpoint if run.status.progress else None
@@ -81,7 +98,14 @@ def pinned_of(run: Run) -> frozenset[str]:
     return frozenset(checkpoint.path for checkpoint in run.status.pinned)
 
 
-def report(grant: Grant, step: int, metrics: Mapping[str, float], seconds: float, known: Iterable[str]) -> Patch:
+def report(
+    grant: Grant,
+    step: int,
+    metrics: Mapping[str, float],
+    seconds: float,
+    known: Iterable[str],
+    estimates: Mapping[str, Estimate] | None = None,
+) -> Patch:
     """Return the patch that tells how far an attempt is; it leaves the checkpoint as it is.
 
     Args:
@@ -89,7 +113,8 @@ def report(grant: Grant, step: int, metrics: Mapping[str, float], seconds: float
         step: The optimizer step that was reached.
         metrics: The latest metrics; without any the resource keeps those of the attempt before.
         seconds: How long the attempt has computed.
-        known: Metrics that the resource shows now: those of an earlier attempt are taken away.
+        known: Metrics and estimates that the resource shows now: those of an earlier attempt are taken away.
+        estimates: What an evaluation estimates so far; without any the resource keeps those of the attempt before.
     """
     progress = Progress(
         attempt=grant.attempt,
@@ -97,11 +122,14 @@ def report(grant: Grant, step: int, metrics: Mapping[str, float], seconds: float
         step=step,
         loss=_for_people(metrics.get("loss")),
         metrics=_finite(metrics),
+        estimates=_first(estimates or {}),
         seconds=seconds,
     )
     patch = _patch(progress, known)
     if not metrics:
         del patch["status"]["progress"]["loss"], patch["status"]["progress"]["metrics"]
+    if not estimates:
+        del patch["status"]["progress"]["estimates"]
     return patch
 
 
@@ -112,6 +140,7 @@ def chunk_commit(
     metrics: Mapping[str, float],
     seconds: float,
     known: Iterable[str],
+    estimates: Mapping[str, Estimate] | None = None,
 ) -> Patch:
     """Return the patch that commits a chunk whose state is durable in `checkpoint`."""
     progress = Progress(
@@ -121,6 +150,7 @@ def chunk_commit(
         final=True,
         loss=_for_people(loss),
         metrics=_finite(metrics),
+        estimates=_first(estimates or {}),
         seconds=seconds,
         checkpoint=checkpoint,
     )
@@ -157,7 +187,9 @@ def _patch(progress: Progress, known: Iterable[str]) -> Patch:
     """Return a merge patch that sets every key of the attempt: null takes away what is left of an earlier one."""
     keys = {field.alias or name for name, field in Progress.model_fields.items()} - {"checkpoint"}
     wire = {**dict.fromkeys(sorted(keys)), **progress.to_wire()}
-    wire["metrics"] = {**dict.fromkeys(sorted(known)), **progress.metrics}
+    gone: Patch = dict.fromkeys(sorted(known))
+    wire["metrics"] = {**gone, **progress.metrics}
+    wire["estimates"] = {**gone, **{name: _whole(each) for name, each in progress.estimates.items()}}
     return {"status": {"progress": wire}}
 
 
@@ -165,6 +197,17 @@ def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
     """Return the metrics that a patch may carry; JSON has no other numbers than finite ones."""
     numbers = {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
     return dict(list(numbers.items())[:MAX_METRICS])
+
+
+def _first(estimates: Mapping[str, Estimate]) -> dict[str, Estimate]:
+    """Return the estimates that a patch may carry, those with an interval first."""
+    finite = {name: each for name, each in estimates.items() if math.isfinite(each.value)}
+    return dict(sorted(finite.items(), key=lambda pair: pair[1].lower is None)[:MAX_ESTIMATES])
+
+
+def _whole(estimate: Estimate) -> Patch:
+    """Return an estimate with all of its keys: null takes away what is left of an earlier one."""
+    return {**dict.fromkeys(field.alias or name for name, field in Estimate.model_fields.items()), **estimate.to_wire()}
 
 
 def _for_people(loss: float | None) -> str | None:

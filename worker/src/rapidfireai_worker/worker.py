@@ -154,7 +154,7 @@ class Worker:
         self._changed.set()
 
     async def _compute(self, run: Run, attempt: Attempt, begun: asyncio.Event) -> Result:
-        job = wire.job_of(run, self._experiment, attempt.grant)
+        job = wire.job_of(run, self._experiment, attempt.grant, await self._adapter_of(run))
         loop = asyncio.get_running_loop()
 
         def work(engine: Engine) -> Prepared | ChunkOutcome:
@@ -162,9 +162,13 @@ class Worker:
                 attempt.begin(pulse)
                 loop.call_soon_threadsafe(begun.set)
                 _log.info("begun", task=attempt.grant.task, step=attempt.latest[0])
-                if attempt.grant.task == "prepare":
-                    return engine.prepare(job)
-                return engine.run_chunk(job, attempt.grant.chunk, attempt.control)
+                match attempt.grant.task:
+                    case "prepare":
+                        return engine.prepare(job)
+                    case "index":
+                        return engine.build_index(job, attempt.control)
+                    case "chunk":
+                        return engine.run_chunk(job, attempt.grant.chunk, attempt.control)
 
         try:
             result, holdings = await self._crew.compute(work)
@@ -173,6 +177,12 @@ class Worker:
         self._metrics.chunk_seconds.labels(attempt.grant.task).observe(attempt.seconds)
         self._now_held(holdings)
         return result
+
+    async def _adapter_of(self, run: Run) -> Checkpoint | None:
+        """Return the last commit of the run whose adapter this one evaluates, if it evaluates one."""
+        name = wire.adapter_of(run)
+        other = await self._bus.read(name) if name is not None else None
+        return wire.checkpoint_of(other) if other is not None else None
 
     async def _conclude(self, attempt: Attempt, result: Result) -> str:
         """Commit what an attempt came to, a failure too; return how it ended."""
@@ -208,7 +218,9 @@ class Worker:
                 if attempt.control.discard.is_set():
                     return "discarded"
                 known = self._bus.known(grant)
-                patch = wire.chunk_commit(grant, checkpoint, result.loss, result.metrics, seconds, known)
+                patch = wire.chunk_commit(
+                    grant, checkpoint, result.loss, result.metrics, seconds, known, result.estimates
+                )
                 return await self._bus.commit(grant, patch)
 
     async def _make_durable(self, attempt: Attempt, outcome: ChunkOutcome) -> Checkpoint:
