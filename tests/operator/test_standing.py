@@ -10,7 +10,7 @@ from tests.operator.builders import merged
 from tests.operator.test_reconcile import NOW, PREPARED, Scene
 
 from rapidfireai.api import Run
-from rapidfireai_operator.core.conditions import merge_patch, stored
+from rapidfireai_operator.core.conditions import merge_patch, owned, stored
 from rapidfireai_operator.core.lifecycle import candidate, describe
 from rapidfireai_operator.core.picture import Key, Picture
 from rapidfireai_operator.core.standing import standing
@@ -72,7 +72,7 @@ def test_at_rest_means_that_no_time_changes_a_run(desired: Any, status: Any, now
     found = standing(run)
     if found.at_rest:
         described = describe(run, run.status, now)
-        assert not merge_patch(stored(run.status), described.status.to_wire())
+        assert not merge_patch(owned(stored(run.status)), owned(described.status.to_wire()))
         assert described.events == ()
         assert found.candidate == candidate(run, run.status, now)
         assert found.tally == tally(run, described.status)

@@ -81,6 +81,11 @@ def stored(status: Status) -> dict[str, Any]:
     return status.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_unset=True)
 
 
+def owned(status: dict[str, Any]) -> dict[str, Any]:
+    """Return what the operator owns of a run's status."""
+    return {key: value for key, value in status.items() if key != "progress"}
+
+
 def merge_patch(before: Any, after: Any) -> Any:
     """Return the JSON merge patch that makes `after` out of `before`; an empty mapping if nothing differs."""
     if not isinstance(before, dict) or not isinstance(after, dict):

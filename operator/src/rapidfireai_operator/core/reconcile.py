@@ -14,7 +14,7 @@ from rapidfireai.api.run import ENDED
 from rapidfireai_operator.core import jobs, policies
 from rapidfireai_operator.core.acceptance import Accepted, Refused, ranked_by
 from rapidfireai_operator.core.clones import manifest, open_claims
-from rapidfireai_operator.core.conditions import Event, Verdict, find, judged, merge_patch, stored
+from rapidfireai_operator.core.conditions import Event, Verdict, find, judged, merge_patch, owned, stored
 from rapidfireai_operator.core.diagnose import workers_ready
 from rapidfireai_operator.core.fates import fate, living_process, takes_work
 from rapidfireai_operator.core.indexes import take_turns, waiting_for, with_built
@@ -312,7 +312,7 @@ class _Pass:
         patches = []
         for name, step in self.steps.items():
             run = self.world.runs[self.places[name]]
-            patch = merge_patch(_own(stored(run.status)), _own(step.status.to_wire()))
+            patch = merge_patch(owned(stored(run.status)), owned(step.status.to_wire()))
             if patch:
                 written = StatusPatch(run.metadata.name, run.metadata.resource_version, patch, step.events)
                 patches.append((_turn(run.status, step.status), written))
@@ -372,11 +372,6 @@ class _Pass:
         if self.planned or len(self.workers) < len(self.slots.names):
             moments.append(now + UNREADY_LOOK_SECONDS)
         return max(now, min(moments)) + 0.1 if moments else None
-
-
-def _own(status: dict[str, Any]) -> dict[str, Any]:
-    """Return what the operator owns of a run's status."""
-    return {key: value for key, value in status.items() if key != "progress"}
 
 
 def _turn(before: RunStatus, after: RunStatus) -> tuple[bool, bool]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rapidfireai.api import Run, RunStatus
-from rapidfireai_operator.core.conditions import merge_patch, stored
+from rapidfireai_operator.core.conditions import merge_patch, owned, stored
 from rapidfireai_operator.core.indexes import told_to_wait
 from rapidfireai_operator.core.lifecycle import candidate, describe
 from rapidfireai_operator.core.race import Racer, racer
@@ -47,7 +47,7 @@ def standing(run: Run) -> Standing:
     # No time passes for a run at rest: any moment gives the same description. Whom it waits for, others decide.
     told = told_to_wait(status)
     described = describe(run, status, 0.0, told).status
-    at_rest = not moves and not merge_patch(stored(status), described.to_wire())
+    at_rest = not moves and not merge_patch(owned(stored(status)), owned(described.to_wire()))
     index, built = _index(status)
     return Standing(at_rest, candidate(run, status, 0.0), tally(run, status), racer(run, status), told, index, built)
 
