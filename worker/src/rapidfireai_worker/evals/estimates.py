@@ -20,10 +20,11 @@ How its variance is estimated:
     3. Ratios and whatever else `accumulate_metrics_fn` computes: delete-one-group jackknife over at most 20 groups
        of batches, by calling it without each (Cochran 6.17; Busing, Meijer, van der Leeden 1999 for groups of
        different size). A ratio of sums over few of the rows (precision) is thus as unsure as it is.
-    4. Batches that are all alike say little: rather than none at all, as much as one row at the far end would add.
+    4. Batches that are all alike say nothing of it: p (1 - p) / n for means of rows; for ratios with the number of
+       batches in place of n; no interval for sums whose range is not known.
 
 The interval is then of the method that was asked for, see `intervals`, for the number of yes-or-no rows that would be
-as sure (the effective number, which agrees with n in the first case). Where fewer than 15 rows are to be expected on
+as sure (the effective number, which agrees with n in the first case). Where fewer than 30 rows are to be expected on
 one side, normal and Wilson's intervals each miss too often, in opposite directions: the hull of the two is taken. So a
 share of exactly 0 or 1 has a width, about that of the rule of three, until all rows are seen.
 """

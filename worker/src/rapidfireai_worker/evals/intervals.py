@@ -21,7 +21,7 @@ from statistics import NormalDist
 
 from rapidfireai_worker.evals.strategies import Strategy
 
-FEW = 15
+FEW = 30
 """With fewer expected rows on one side than this, seen or still to come, a proportion is not nearly normal."""
 Interval = tuple[float, float]
 _STEPS = 200
@@ -105,7 +105,7 @@ class Knowledge:
 
 
 def interval(known: Knowledge, bounds: Interval | None, total: int, strategy: Strategy) -> Interval | None:
-    """Return the interval of a mean; None if nothing can be said yet: one batch, and no bounds.
+    """Return the interval of a mean; None if nothing can be said: one batch or all alike, and no bounds.
 
     Args:
         known: What is known of the metric.
@@ -118,7 +118,7 @@ def interval(known: Knowledge, bounds: Interval | None, total: int, strategy: St
         return known.mean, known.mean
     z = normal_quantile(strategy.level)
     if bounds is None:
-        error = _error(known, known.mean, abs(known.mean), strategy.level)
+        error = _error(known, strategy.level)
         if error is None:
             return None
         return known.mean - z * error * correction, known.mean + z * error * correction
@@ -140,9 +140,9 @@ def _share_interval(known: Knowledge, total: int, strategy: Strategy, correction
     both = normal(share, effective, correction, z), wilson(share, effective, correction, z)
     lower, upper = both[strategy.method == "wilson"]
     left = total - known.rows if strategy.use_fpc else total
-    if min(effective, left) * min(share, 1 - share) < FEW:
+    if min(effective, left) * min(share, 1 - share) < FEW - _WHOLE:
         lower, upper = min(low for low, _ in both), max(high for _, high in both)
-    if strategy.use_fpc and left * min(share, 1 - share) < FEW:
+    if strategy.use_fpc and left * min(share, 1 - share) < FEW - _WHOLE:
         lower, upper = lower - 0.5 / total, upper + 0.5 / total  # half a row: what is to come is counted in whole ones
     return lower, upper
 
@@ -152,48 +152,50 @@ def effective_rows(known: Knowledge, level: float) -> tuple[float, bool]:
 
     The quantile of Student's distribution is in the number, so that z serves from here on.
     """
-    share, most = known.mean, known.mean * (1 - known.mean)
+    most = known.mean * (1 - known.mean)
     of_rows = _is_mean_of_rows(known)
-    if most < _NEARLY:
+    if of_rows and _is_yes_or_no(known) and not known.guessed:
+        return known.rows, True
+    error = _error(known, level)
+    if not error or most < _NEARLY:
         return (known.rows if of_rows else known.trials), of_rows
-    if len(known.groups) < _TWO:
-        return known.rows, of_rows
-    error = _error(known, share, max(share, 1 - share), level)
-    by_batches = most / (error * error) if error else float(known.rows)
+    by_batches = most / (error * error)
     if not of_rows:
         return by_batches, False
-    if all(abs(rows * value - round(rows * value)) < _WHOLE for rows, value in known.groups):
-        return (min(known.rows, by_batches) if known.guessed else known.rows), True
-    return max(known.rows, by_batches), True
+    return (min if _is_yes_or_no(known) else max)(known.rows, by_batches), True
+
+
+def _is_yes_or_no(known: Knowledge) -> bool:
+    """Return whether each row can have counted as nothing or all: the groups' sums are whole numbers."""
+    return all(abs(rows * value - round(rows * value)) < _WHOLE for rows, value in known.groups)
 
 
 def _is_mean_of_rows(known: Knowledge) -> bool:
     """Return whether the groups' pseudo-values have the metric as their mean and could be means of rows themselves."""
+    if known.trials < _TWO:
+        return True  # one batch tells nothing else
     if not known.groups:
-        return True
+        return False
     rows = sum(size for size, _ in known.groups)
     mean = math.fsum(size * value for size, value in known.groups) / rows
     inside = all(-_WHOLE <= value <= 1 + _WHOLE for _, value in known.groups)
     return inside and rows == known.rows and abs(mean - known.mean) < _WHOLE
 
 
-def _error(known: Knowledge, mean: float, farthest: float, level: float) -> float | None:
+def _error(known: Knowledge, level: float) -> float | None:
     """Return the standard error of the mean from what differs between groups, larger the fewer these are.
 
     With pseudo-values v of groups of n_g rows it is the root of the mean of (v - mean)² n_g / (n - n_g) over the
     groups: of equal groups, s² / G. Student's t with G - 1 degrees of freedom over z makes up for the small number.
 
-    Args:
-        known: The groups.
-        mean: What they should agree with.
-        farthest: How far off a row can be; counts once, if all groups are alike.
-        level: The confidence level.
+    Returns:
+        None if there is nothing to be learnt from the groups: fewer than two, or all alike.
     """
     count = len(known.groups)
     if count < _TWO:
         return None
-    squares = [(value - mean) ** 2 * size / (known.rows - size) for size, value in known.groups]
+    squares = [(value - known.mean) ** 2 * size / (known.rows - size) for size, value in known.groups]
     error = math.sqrt(math.fsum(squares) / count)
-    if error < _NEARLY * max(abs(mean), 1e-300):
-        return farthest / known.rows
+    if error <= _NEARLY * abs(known.mean):
+        return None
     return error * t_quantile(level, count - 1) / normal_quantile(level)
