@@ -143,10 +143,11 @@ def test_the_volume_service_mounts_the_claim_where_it_is_told(usual: list[Object
     assert container["readinessProbe"]["httpGet"] == {"path": "/healthz", "port": "http"}
 
 
-def test_nobody_has_wildcards_or_secrets(usual: list[Object]) -> None:
+def test_nobody_has_wildcards_or_reads_secrets(usual: list[Object]) -> None:
     for name, rule in rules(usual):
         assert "*" not in rule["verbs"] + rule["resources"] + rule["apiGroups"], name
-        assert "secrets" not in rule["resources"], name
+        if "secrets" in rule["resources"]:
+            assert (name, rule["verbs"]) == ("rapidfire-user", ["create"]), "people bring keys, and read none"
 
 
 def test_cluster_wide_rights_are_token_reviews_alone(usual: list[Object]) -> None:
@@ -166,6 +167,10 @@ def test_cluster_wide_rights_are_token_reviews_alone(usual: list[Object]) -> Non
         ("rapidfire-operator", "runs", {"get", "list", "watch", "create", "patch"}),
         ("rapidfire-operator", "leases", {"get", "list", "watch"}),
         ("rapidfire-user", "runs/status", set()),
+        ("rapidfire-user", "secrets", {"create"}),
+        ("rapidfire-user", "jobs", {"get", "list", "watch"}),
+        ("rapidfire-user", "leases", {"get", "list", "watch"}),
+        ("rapidfire-operator", "secrets", set()),
         ("rapidfire-user", "experiments/status", set()),
     ],
 )

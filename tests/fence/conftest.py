@@ -99,15 +99,17 @@ class Stage:
     def administrator(self) -> Identity:
         return Identity(self.admin, self.namespace)
 
-    def assignment(self, attempt: int = 1, chunk: int = 0, pod: str = "e-w-0-aaaaa") -> dict[str, Any]:
-        """What the operator writes to give a chunk to a pod."""
+    def assignment(
+        self, attempt: int = 1, chunk: int = 0, pod: str = "e-w-0-aaaaa", task: str = "chunk"
+    ) -> dict[str, Any]:
+        """What the operator writes to give a task to a pod."""
         given = {
             "worker": pod[:-6],
             "pod": pod,
             "podUID": self.pods[pod],
             "process": f"{pod}/1",
             "attempt": attempt,
-            "task": "chunk",
+            "task": task,
             "chunk": chunk,
             "grantedAt": 1.5,
         }

@@ -37,6 +37,33 @@ def test_the_life_of_a_run_passes(stage: Stage) -> None:
     assert stage.read()["progress"]["checkpoint"]["step"] == 16
 
 
+def test_the_life_of_an_evaluation_passes_and_its_index_is_fenced_alike(stage: Stage) -> None:
+    operator, first, second = stage.operator(), stage.worker(), stage.worker(OTHER_POD)
+    prepared = {"totalSteps": 16, "boundaries": [8, 16], "index": "a" * 64, "indexBuilt": False}
+    built = {**prepared, "indexBuilt": True}
+    assert operator.status("r", stage.assignment(attempt=1, chunk=-1, task="prepare")) == ""
+    assert first.status("r", progress(0, chunk=-1, final=True, prepared=prepared)) == ""
+    assert operator.status("r", {"assignment": None, "prepared": prepared}) == ""
+    assert operator.status("r", stage.assignment(attempt=2, chunk=-1, task="index")) == ""
+    indexed = {"Documents Indexed": 5.0, "Documents": 9.0}
+    assert first.status("r", progress(0, attempt=2, chunk=-1, metrics=indexed, prepared=None)) == ""
+    # The builder dies, another one begins: what the first one still says of it is too late.
+    assert operator.status("r", stage.assignment(attempt=3, chunk=-1, pod=OTHER_POD, task="index")) == ""
+    assert ONLY_ASSIGNED in first.status("r", progress(0, attempt=2, chunk=-1, final=True, prepared=built))
+    assert STALE in second.status("r", progress(0, attempt=3, chunk=0, final=True, prepared=built))
+    assert ONLY_PROGRESS in second.status("r", {"prepared": built})
+    assert second.status("r", progress(0, attempt=3, chunk=-1, final=True, prepared=built)) == ""
+    assert FINAL in second.status("r", progress(0, attempt=3, chunk=-1, final=True, prepared=prepared))
+    assert operator.status("r", {"assignment": None, "prepared": built}) == ""
+    assert operator.status("r", stage.assignment(attempt=4, chunk=0)) == ""
+    estimates = {"Accuracy": {"value": 0.5, "lower": 0.4, "upper": 0.6, "level": 0.95, "method": "wilson"}}
+    shard = {**CHECKPOINT, "path": "experiments/e/runs/r/shards/8-4"}
+    done = progress(8, attempt=4, final=True, checkpoint=shard, estimates=estimates, prepared=None)
+    assert first.status("r", done) == ""
+    curve = [{"chunk": 0, "step": 8, "value": 0.5, "lower": 0.4, "upper": 0.6}]
+    assert operator.status("r", {"assignment": None, "objective": curve, "objectiveMetric": "Accuracy"}) == ""
+
+
 def test_a_failed_attempt_keeps_the_checkpoint_and_may_be_tried_again(stage: Stage) -> None:
     operator, worker = stage.operator(), stage.worker()
     operator.status("r", stage.assignment())
@@ -55,6 +82,7 @@ OPERATOR: Who = lambda stage: stage.operator()  # noqa: E731
 ONLY_ASSIGNED = "only the pod that this run is assigned to may report its progress"
 STALE = "stale: this attempt or chunk is no longer the assigned one"
 ONLY_PROGRESS = "a worker may write status.progress only"
+FINAL = "this attempt has committed already; a final commit is final"
 BACK = "progress never goes back"
 CHECKPOINT_FINAL = "the checkpoint changes only with a final commit"
 

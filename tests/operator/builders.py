@@ -24,6 +24,26 @@ def experiment(name: str = "exp", runs: int = 4, replicas: int = 2, **spec: Any)
     }
 
 
+def evaluation(name: str = "exp", runs: int = 4, replicas: int = 2, **spec: Any) -> dict[str, Any]:
+    """Return an Experiment that evaluates `runs` pipelines."""
+    sampling = {"temperature": {"$list": [round(0.1 * (index + 1), 6) for index in range(runs)]}}
+    config = {"vllm_config": {"model_config": {"model": "tiny"}, "sampling_params": sampling}, "batch_size": 2}
+    return {
+        "apiVersion": "rapidfire.ai/v1alpha1",
+        "kind": "Experiment",
+        "metadata": {"name": name},
+        "spec": {
+            "mode": "evals",
+            "configs": [{"config": config}],
+            "shards": 4,
+            "objective": {"metric": "Accuracy", "direction": "maximize"},
+            "data": {"eval": {"uri": "hf://owner/questions"}},
+            "workers": {"replicas": replicas},
+            **spec,
+        },
+    }
+
+
 def icop(name: str, op: str, runs: list[str], experiment_ref: str = "exp") -> dict[str, Any]:
     """Return an IC Op."""
     return {

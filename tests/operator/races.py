@@ -19,12 +19,14 @@ class Story:
         curves: What each run would show, chunk by chunk; a curve that ends early is of a run that fails there.
         overshoot: Whether a run that is asked to stop commits one more chunk.
         chunks: How many chunks each run has.
+        width: How far the ends of each interval are from the value.
     """
 
     curves: dict[str, list[float | None]]
     policies: Sequence[Policy]
     overshoot: Callable[[], bool] = lambda: False
     chunks: int = CHUNKS
+    width: float = 1.5
     racers: dict[str, Racer] = field(default_factory=dict)
     records: Sequence[PolicyRecord] = ()
     stops: dict[str, set[Mark]] = field(default_factory=dict)
@@ -52,8 +54,16 @@ class Story:
             return
         value = curve[each.done]
         known = each.curve if value is None else {**each.curve, done: value}
+        ends = {} if value is None else {done: (value - self.width, value + self.width)}
         metric = each.metric or (None if value is None else "eval_loss")
-        self.racers[each.name] = replace(each, curve=known, metric=metric, done=done, ended=done == self.chunks)
+        self.racers[each.name] = replace(
+            each,
+            curve=known,
+            intervals={**each.intervals, **ends},
+            metric=metric,
+            done=done,
+            ended=done == self.chunks,
+        )
 
     def look(self) -> None:
         while True:

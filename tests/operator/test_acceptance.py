@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.operator.builders import experiment
+from tests.operator.builders import evaluation, experiment
 
-from rapidfireai_operator.core.acceptance import LONGEST_NAME, Accepted, Refused, judge
+from rapidfireai_operator.core.acceptance import LONGEST_NAME, Accepted, Refused, judge, ranked_by
 
 METRICS = {"$ref": {"bundle": "0" * 64, "key": "f", "label": "f"}}
 
@@ -114,6 +114,84 @@ def test_a_mistake_is_answered_with_the_field_and_the_fix(
         assert word in verdict.message
 
 
+def evals(**more: Any) -> dict[str, Any]:
+    return {**evaluation()["spec"], **more}
+
+
+def test_an_evaluation_is_accepted_with_its_leaves_and_whatever_claims_it_names() -> None:
+    rag = {"embedding_kwargs": {"model_name": "pvc://embedders/mini"}}
+    prompts = {"instructions": "see pvc://nothing/here"}
+    models = {"$list": ["pvc://models/a", "pvc://models/b"]}
+    model = {"model_config": {"model": models}, "rag": rag, "prompt_manager": prompts}
+    data = {"eval": {"uri": "pvc://sets/q.jsonl"}, "documents": {"uri": "pvc://library/docs.jsonl"}}
+    verdict = judge("exp", evals(data=data, configs=[{"config": {"vllm_config": model}}]), allow_file_uris=False)
+    assert isinstance(verdict, Accepted), verdict
+    assert [leaf["vllm_config"]["model_config"]["model"] for leaf in verdict.leaves] == [
+        "pvc://models/a",
+        "pvc://models/b",
+    ]
+    assert verdict.claims == {"sets", "library", "models", "embedders"}
+
+
+@pytest.mark.parametrize("objective", [{}, {"direction": "maximize"}, {"metric": "Loss", "direction": "maximize"}])
+def test_an_evaluation_may_be_ranked_by_any_metric_or_by_none(objective: dict[str, Any]) -> None:
+    verdict = judge("exp", evals(objective=objective), allow_file_uris=False)
+    assert isinstance(verdict, Accepted)
+    assert ranked_by(verdict.spec) == objective.get("metric")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason", "words"),
+    [
+        ({"data": {}}, "InvalidSpec", ["spec.data.eval", "required with mode evals"]),
+        (
+            {"data": {"eval": {"uri": "hf://a"}, "train": {"uri": "hf://a"}}},
+            "InvalidSpec",
+            ["spec.data.train", "leave it out"],
+        ),
+        (
+            {"configs": [{"trainer": "SFT", "config": {"model_name": "m"}}]},
+            "InvalidSpec",
+            ["spec.configs[0].trainer", "leave it out, or write mode: fit"],
+        ),
+        (
+            {"data": {"eval": {"uri": "hf://a"}, "documents": {"uri": "file:///docs.jsonl"}}},
+            "FileUriRefused",
+            ["spec.data.documents.uri", "pvc://CLAIM/path"],
+        ),
+        (
+            {"objective": {}, "policies": [{"stopWhenBeaten": {}}]},
+            "InvalidPolicy",
+            ["spec.policies[0].stopWhenBeaten", "spec.objective.metric", "eval_loss"],
+        ),
+        ({"configs": [{"config": {"vllm_confg": {}}}]}, "InvalidConfig", ["spec.configs[0].config", "vllm_confg"]),
+    ],
+)
+def test_a_mistake_in_an_evaluation_is_answered_alike(change: dict[str, Any], reason: str, words: list[str]) -> None:
+    verdict = refused(evals(**change))
+    assert verdict.reason == reason
+    for word in words:
+        assert word in verdict.message
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"configs": [{"config": {"model_name": "m"}}]}, ["spec.configs[0].trainer", "SFT, DPO or GRPO"]),
+        ({"data": {"eval": {"uri": "hf://a"}}}, ["spec.data.train", "required with mode fit"]),
+        (
+            {"data": {"train": {"uri": "hf://a"}, "documents": {"uri": "hf://a"}}},
+            ["spec.data.documents", "belongs to mode evals"],
+        ),
+        ({"policies": [{"stopWhenBeaten": {}}]}, ["spec.policies[0].stopWhenBeaten", "stopWhenWorse"]),
+    ],
+)
+def test_what_belongs_to_evaluations_is_refused_elsewhere(change: dict[str, Any], words: list[str]) -> None:
+    verdict = refused(spec(**change))
+    for word in words:
+        assert word in verdict.message
+
+
 def test_a_name_that_workers_could_not_be_named_after_is_refused() -> None:
     assert refused(spec(), "x" * (LONGEST_NAME + 1)).reason == "NameTooLong"
     assert isinstance(judge("x" * LONGEST_NAME, spec(), allow_file_uris=False), Accepted)
@@ -141,6 +219,9 @@ json_values = st.recursive(
                     "model_kwargs",
                     "configs",
                     "data",
+                    "documents",
+                    "mode",
+                    "vllm_config",
                     "workers",
                 ]
             ),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +13,7 @@ from hypothesis import strategies as st
 from tests.operator.builders import merged
 
 from rapidfireai.api import Run
+from rapidfireai.api.experiment import MAX_SHARDS
 from rapidfireai.api.run import Assignment, Prepared, Progress, RunError, RunStatus
 from rapidfireai_operator.core.conditions import find, merge_patch
 from rapidfireai_operator.core.fates import Fate
@@ -24,7 +28,7 @@ from rapidfireai_operator.core.lifecycle import (
     settle,
     wait,
 )
-from rapidfireai_operator.core.objective import objective_name
+from rapidfireai_operator.core.objective import SHORTEST_THINNED, objective_name
 
 NOW = 1_700_000_000.0
 LIMITS = Limits(backoff_limit=1, crash_limit=1, metric="eval_loss")
@@ -236,6 +240,62 @@ def test_the_objective_falls_back_to_the_training_loss() -> None:
     assert objective_name("eval_loss", {"chunk/loss": 1.0}) == "chunk/loss"
     assert objective_name("eval_loss", {"chunk/loss": 1.0, "boundary/eval_loss": 1.0}) == "boundary/eval_loss"
     assert objective_name("accuracy", {"chunk/loss": 1.0}) is None
+
+
+def estimated(value: float, lower: float | None, upper: float | None) -> dict[str, Any]:
+    ends = {"lower": lower, "upper": upper} if lower is not None else {}
+    return {"value": value, "level": 0.95, "method": "wilson", **ends}
+
+
+def test_the_curve_of_an_evaluation_has_its_intervals_and_the_column_shows_the_latest() -> None:
+    estimates = {"Accuracy": estimated(0.7123456789, 0.6512345678, 0.7734567891), "F1": estimated(0.5, None, None)}
+    report = progress(metrics={"Accuracy": 0.7123456789, "Samples Processed": 8.0}, estimates=estimates)
+    of = run(assignment=assignment(), progress=report)
+    status = settle(of, Holding(), replace(LIMITS, metric="Accuracy"), NOW).status
+    (point,) = status.objective
+    assert (point.value, point.lower, point.upper) == (0.7123456789, 0.651235, 0.773457)
+    assert describe(of, status, NOW).status.display.objective == "0.7123 [0.6512, 0.7735]"
+    (bare,) = settle(of, Holding(), replace(LIMITS, metric="F1"), NOW).status.objective
+    assert (bare.value, bare.lower) == (0.5, None), "estimated, and not among the metrics"
+    assert settle(of, Holding(), replace(LIMITS, metric=None), NOW).status.objective == [], "nothing ranks the runs"
+
+
+def test_the_longest_evaluation_keeps_its_status_small() -> None:
+    shards, rows = MAX_SHARDS, 100_000
+    boundaries = [math.ceil(rows * (shard + 1) / shards) for shard in range(shards)]
+    prepared = {"totalSteps": rows, "boundaries": boundaries, "index": "a" * 64, "indexBuilt": True}
+    names = [f"{'metric' * 5}_{each}" for each in range(16)]
+    estimates = {name: estimated(math.pi / 7, math.pi / 11, math.pi / 5) for name in names}
+    status = RunStatus.model_validate({"state": "Running", "attempt": 1, "prepared": prepared})
+    for chunk, step in enumerate(boundaries):
+        checkpoint = {"path": "p" * 200, "digest": "0" * 64, "step": step}
+        report = progress(step, attempt=1, chunk=chunk, estimates=estimates, checkpoint=checkpoint)
+        report["metrics"] = dict.fromkeys(names, math.pi / 7)
+        given = Assignment.model_validate(assignment(attempt=1, chunk=chunk))
+        last = status.model_copy(update={"assignment": given, "progress": Progress.model_validate(report)})
+        of = Run.model_construct(metadata=run().metadata, spec=run().spec, status=last)
+        status = settle(of, Holding(), replace(LIMITS, metric=names[0]), NOW).status
+    described = describe(of, status, NOW).status
+    assert described.state == "Succeeded"
+    assert len(described.objective) > SHORTEST_THINNED
+    assert len(json.dumps(described.to_wire(), separators=(",", ":"))) < 50_000
+
+
+@pytest.mark.parametrize(
+    ("config", "task", "reason"),
+    [
+        ({}, "prepare", "Preparing"),
+        ({"vllm_config": {}}, "index", "Indexing"),
+        ({"api_config": {}}, "chunk", "Evaluating"),
+        ({}, "chunk", "Training"),
+    ],
+)
+def test_the_condition_says_what_a_run_is_about(config: dict[str, Any], task: str, reason: str) -> None:
+    of = run(assignment=assignment(task=task))
+    of.spec.config = config
+    found = find(describe(of, of.status, NOW).status.conditions, "Progressing")
+    assert found is not None
+    assert found.reason == reason
 
 
 def test_waits_grow_and_are_bounded() -> None:

@@ -18,6 +18,7 @@ from rapidfireai.api.policies import Policy, PolicyRecord, seconds
 from rapidfireai_operator.core.race import Asked, Decision, Mark, Racer, Stop, decide
 
 HALVING = Policy.model_validate({"successiveHalving": {"eta": 3, "minChunks": 1}})
+BEATEN = Policy.model_validate({"stopWhenBeaten": {"minChunks": 2}})
 MEDIAN = Policy.model_validate({"stopWhenWorse": {"minChunks": 2, "minRuns": 3}})
 
 
@@ -41,7 +42,9 @@ def names(stops: Iterable[Stop]) -> list[str]:
 values = st.one_of(st.none(), st.integers(0, 9).map(float))
 curves = st.lists(st.lists(values, min_size=1, max_size=CHUNKS), min_size=1, max_size=9)
 whole = st.lists(st.lists(values, min_size=CHUNKS, max_size=CHUNKS), min_size=1, max_size=12)
-some_policies = st.sampled_from([[HALVING], [MEDIAN], [HALVING, MEDIAN], [MEDIAN, HALVING]])
+some_policies = st.sampled_from(
+    [[HALVING], [MEDIAN], [BEATEN], [HALVING, MEDIAN], [MEDIAN, HALVING], [BEATEN, MEDIAN], [HALVING, BEATEN]]
+)
 
 
 def told(story: Story) -> set[tuple[str, Mark]]:
@@ -196,6 +199,57 @@ def test_the_last_run_that_goes_on_is_spared() -> None:
 def test_more_is_better_where_the_objective_says_so() -> None:
     decision = decide([HALVING], "maximize", [raced(1, 0.1), raced(2, 0.2), raced(3, 0.9)], (), ())
     assert names(decision.stops) == ["r2", "r1"]
+
+
+def known(index: int, *ends: tuple[float, float], **more: Any) -> Racer:
+    """Return a run with one interval a chunk, whose middle is the value."""
+    middles = [(lower + upper) / 2 for lower, upper in ends]
+    return raced(index, *middles, intervals=dict(enumerate(ends, 1)), metric="Accuracy", **more)
+
+
+WIDE, LOW, HIGH = (0.2, 0.9), (0.3, 0.5), (0.6, 0.8)
+
+
+def test_a_run_stops_whose_interval_lies_wholly_on_the_worse_side_of_another_ones() -> None:
+    runs = [known(1, WIDE, LOW), known(2, WIDE, HIGH), known(3, WIDE, WIDE)]
+    (stop,) = decide([BEATEN], "maximize", runs, (), ()).stops
+    assert (stop.run, stop.mark) == ("r1", Mark("stopWhenBeaten", 2))
+    assert stop.reason == "Accuracy 0.4 [0.3, 0.5] after 2 chunks lies wholly below 0.7 [0.6, 0.8] of r2"
+    (stop,) = decide([BEATEN], "minimize", runs, (), ()).stops
+    assert stop.reason == "Accuracy 0.7 [0.6, 0.8] after 2 chunks lies wholly above 0.4 [0.3, 0.5] of r1"
+
+
+def test_nobody_is_beaten_before_the_first_boundary_nor_by_who_touches_it() -> None:
+    assert not decide([BEATEN], "maximize", [known(1, LOW), known(2, HIGH)], (), ()).stops
+    touching = [known(1, WIDE, (0.3, 0.6)), known(2, WIDE, HIGH)]
+    assert not decide([BEATEN], "maximize", touching, (), ()).stops
+    assert not decide([BEATEN], "maximize", [known(1, WIDE, LOW), known(2, WIDE)], (), ()).stops, "it is on its way"
+    assert not decide([BEATEN], "maximize", [raced(1, 1.0, 1.0), raced(2, 9.0, 9.0)], (), ()).stops, "no intervals"
+
+
+def test_what_was_beaten_is_on_record_once_and_left_alone_if_somebody_resumes_it() -> None:
+    runs = [known(1, WIDE, LOW), known(2, WIDE, HIGH)]
+    mark = Mark("stopWhenBeaten", 2)
+    after = decide([BEATEN], "maximize", runs, [Asked("r1", mark, "", open=True)], ())
+    assert not after.stops
+    assert [(each.chunks, each.stopped, each.threshold) for each in after.records] == [(2, 1, 0.6)]
+    assert after.told[0].message == (
+        "stopWhenBeaten stopped what another run certainly beats: 1 of 2 runs stop after 2 chunks"
+    )
+    back = [known(1, WIDE, LOW, LOW, marks=(mark,)), known(2, WIDE, HIGH, HIGH)]
+    assert not decide([BEATEN], "maximize", back, (), after.records).stops
+    one_behind = [known(1, WIDE, LOW, marks=(mark,)), known(2, WIDE, HIGH, HIGH, HIGH)]
+    records = [PolicyRecord(policy="stopWhenBeaten", chunks=3)]
+    assert not decide([BEATEN], "maximize", one_behind, (), records).stops
+
+
+def test_who_comes_late_is_measured_with_the_others_at_the_same_boundary() -> None:
+    records = [PolicyRecord(policy="stopWhenBeaten", chunks=4)]
+    ahead = known(1, WIDE, HIGH, HIGH, HIGH)
+    late = known(2, WIDE, LOW, head_start=2)
+    assert names(decide([BEATEN], "maximize", [ahead, late], (), records).stops) == ["r2"]
+    other = replace(late, metric="Recall")
+    assert not decide([BEATEN], "maximize", [ahead, other], (), records).stops, "another metric"
 
 
 def rung(chunks: int, threshold: float) -> PolicyRecord:

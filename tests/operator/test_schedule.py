@@ -33,6 +33,7 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
                 index=index,
                 done=done,
                 remaining=draw(st.integers(1, 40)) if done else draw(st.none() | st.integers(1, 40)),
+                index_digest=None if done else draw(st.none() | st.just("a" * 64)),
                 attempt=draw(st.integers(0, 9)),
                 ready=draw(st.booleans()),
                 held_by=holder,
@@ -159,6 +160,19 @@ def test_residents_go_to_their_workers_and_the_longest_goes_first() -> None:
     decisions = {decision.run: decision.worker for decision in plan(Snapshot(runs, WORKERS[:2]))}
     assert decisions["r3"] == "w-0"
     assert decisions["r2"] == "w-1"
+
+
+def test_what_others_wait_for_goes_first() -> None:
+    runs = (
+        Candidate("chunk", 1, remaining=30),
+        Candidate("index", 2, remaining=9, index_digest="a" * 64),
+        Candidate("new", 3),
+    )
+    for count in (1, 2):
+        decisions = plan(Snapshot(runs, WORKERS[:count]))
+        assert [each.run for each in decisions][:count] == ["new", "index"][:count]
+    tasks = {each.run: (each.task, each.chunk) for each in plan(Snapshot(runs, WORKERS[:3]))}
+    assert tasks == {"new": ("prepare", -1), "index": ("index", -1), "chunk": ("chunk", 0)}
 
 
 def test_an_idle_worker_takes_over_what_another_one_has_not_begun() -> None:

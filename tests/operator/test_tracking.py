@@ -47,6 +47,31 @@ def test_parameters_are_the_leaves_of_the_config() -> None:
     }
 
 
+def test_parameters_of_an_evaluation_are_its_knobs_without_secrets() -> None:
+    client = {"base_url": "https://u:p@host/v1", "api_key": {"$env": "RAPIDFIRE_KEY_0123abcd"}, "max_retries": 3}
+    config = {
+        "api_config": {
+            "client_config": client,
+            "model_config": {"model": "small", "temperature": 0.5},
+            "rag": {"search_type": "mmr", "search_kwargs": {"k": 5}, "reranker_cls": {"$class": "lib.ranks:Cross"}},
+            "rpm_limit": 60,
+        },
+        "batch_size": 4,
+        "preprocess_fn": {"$function": "ask"},
+        "online_strategy_kwargs": {"strategy_name": "wilson"},
+    }
+    assert parameters(config) == {
+        "model": "small",
+        "model_config.temperature": "0.5",
+        "rag.search_type": "mmr",
+        "rag.search_kwargs.k": "5",
+        "rag.reranker_cls": "Cross",
+        "rpm_limit": "60",
+        "batch_size": "4",
+        "preprocess_fn": "ask",
+    }
+
+
 @pytest.mark.parametrize(
     ("state", "shown"),
     [
@@ -70,6 +95,8 @@ def test_a_clone_says_where_it_comes_from() -> None:
     lineage = {"parent-run": "3", "warm-start": "true"}
     assert told.params == {"model_name": "m"} | lineage
     assert lineage.items() <= told.tags.items()
+    evaluates = {**spec, "config": {"vllm_config": {"model_config": {"model": "m"}}}}
+    assert tracked_run(Run.model_validate({"spec": evaluates})).params == {"model": "m", "parent-run": "3"}
 
 
 class Server:
