@@ -1,4 +1,4 @@
-"""`python -m rapidfireai_worker`: a worker that trains."""
+"""`python -m rapidfireai_worker`: a worker that trains or evaluates, as RAPIDFIRE_MODE says."""
 
 from rapidfireai_worker.engine import Engine
 from rapidfireai_worker.heap import share_one_heap
@@ -16,6 +16,17 @@ def _fit_engine(settings: WorkerSettings) -> Engine:
     return FitEngine(Volume(settings.volume), settings.claims, settings.threads, meter)
 
 
+def _evals_engine(settings: WorkerSettings) -> Engine:
+    # Neither torch nor a trainer is imported before a run needs it.
+    from rapidfireai_worker.evals.engine import EvalEngine  # noqa: PLC0415
+
+    return EvalEngine(Volume(settings.volume), settings.claims, settings.threads, settings)
+
+
+def _engine(settings: WorkerSettings) -> Engine:
+    return _evals_engine(settings) if settings.mode == "evals" else _fit_engine(settings)
+
+
 if __name__ == "__main__":
     share_one_heap()
-    run(_fit_engine)
+    run(_engine)

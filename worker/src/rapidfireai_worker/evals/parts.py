@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from rapidfireai_worker.layout import Volume
 
@@ -83,6 +83,16 @@ class Generator(Protocol):
         ...
 
 
+@runtime_checkable
+class Lively(Protocol):
+    """A generator that tells of each answer, so that a batch that takes long is not taken for one that hangs."""
+
+    @property
+    def answered(self) -> int:
+        """How many conversations were answered or given up so far; it grows while batches are under way."""
+        ...
+
+
 class Generators(Protocol):
     """Makes generators, and keeps what is expensive about them warm from run to run.
 
@@ -121,41 +131,6 @@ class Rag(Protocol):
 
     def serialize_documents(self, batch_docs: list[list[Any]]) -> list[str]:
         """Return the documents of each query as one text."""
-        ...
-
-
-class SearchedIndex(Protocol):
-    """A rag of a leaf before it is opened: `RagSpec.of(job, leaf["rag"], code)` of `evals.rag` returns one."""
-
-    @property
-    def digest(self) -> str | None:
-        """The digest of the index that has to be built; None if it searches a store that is there already."""
-        ...
-
-    def is_built(self, volume: Volume) -> bool:
-        """Return whether the index lies on the volume, whole."""
-        ...
-
-    def build(self, volume: Volume, report: Callable[[int, int | None], None], stopped: Callable[[], bool]) -> None:
-        """Build the index, or find that it was built meanwhile.
-
-        Args:
-            volume: Where it is kept.
-            report: Called with how many documents are indexed, and of how many once they are counted.
-            stopped: Asked between two batches of documents; True means to give up by raising `Discarded`.
-
-        Raises:
-            RunFailure: If documents cannot be loaded, split or embedded, naming the field and the fix.
-            Discarded: If it was told to give up.
-        """
-        ...
-
-    def open(self, volume: Volume) -> Rag:
-        """Open the index for searching.
-
-        Raises:
-            RunFailure: If it cannot be opened, naming the field and the fix.
-        """
         ...
 
 

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+from typing import Any
 
 from rapidfireai_worker.engine import RunFailure
 from rapidfireai_worker.layout import Volume
@@ -54,6 +55,21 @@ def resolve_path(
         fix = "upload it again" if uri.startswith("blob://") else "put it there or correct the URI"
         raise RunFailure(missing, f"{field}: {uri} does not exist (looked for {path}); {fix}")
     return path.resolve()
+
+
+def located(value: Any, field: str, volume: Volume, claims: Mapping[str, Path]) -> Any:
+    """Return a config value with every `pvc://CLAIM/path` in it replaced by the path where this worker has it.
+
+    Raises:
+        RunFailure: If nothing is there, naming the field and the URI.
+    """
+    if isinstance(value, str) and value.startswith("pvc://"):
+        return str(resolve_path(value, field, volume, claims, missing="ModelNotFound"))
+    if isinstance(value, Mapping):
+        return {key: located(each, f"{field}.{key}", volume, claims) for key, each in value.items()}
+    if isinstance(value, list):
+        return [located(each, f"{field}[{index}]", volume, claims) for index, each in enumerate(value)]
+    return value
 
 
 def local_files(uri: str, field: str, volume: Volume, claims: Mapping[str, Path]) -> Files:
