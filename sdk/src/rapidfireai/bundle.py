@@ -6,22 +6,18 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import inspect
-import io
 import json
 import platform
-import re
 import sys
-from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from types import CodeType
 from typing import Any
 
-import cloudpickle
-
+from rapidfireai.config_fields import REF
 from rapidfireai.errors import BundleError
-from rapidfireai.expand import REF
+from rapidfireai.labels import label_of
 from rapidfireai.local_code import lines_of, local_modules_by_value, modules_imported_by
+from rapidfireai.pickling import pickled, steady_path
 
 FORMAT = 1
 """The version of the file's layout."""
@@ -29,9 +25,6 @@ CREATE_MODEL = "create_model_fn"
 """The key of the function that makes the model and its tokenizer."""
 RECORDED_PACKAGES = ("accelerate", "cloudpickle", "datasets", "numpy", "peft", "torch", "transformers", "trl")
 """Packages whose versions matter to who unpickles, recorded where they are installed."""
-_LONGEST_LABEL = 128
-_KERNEL_DIRECTORY = re.compile(r"ipykernel_\d+(?=/)")
-"""Where a notebook's kernel says that its cells are: the number is the kernel's process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +51,7 @@ class BundleBuilder:
 
     def __init__(self) -> None:
         self._objects: dict[str, object] = {}
+        self._digests: dict[str, str] = {}
         self._digest = "0" * 64
 
     def add(self, key: str, value: object) -> None:
@@ -65,10 +59,22 @@ class BundleBuilder:
         self._objects[key] = value
 
     def lift(self, value: object, path: str) -> dict[str, Any]:
-        """Put an object of a config into the bundle and return its reference."""
+        """Put an object of a config into the bundle and return its reference.
+
+        That of a loader, a splitter and the like has the object's own digest in it, by which an index that was made of
+        it is found again. Functions have none: they make no index.
+
+        Raises:
+            BundleError: If it cannot be sent to the workers.
+        """
         key = next((key for key, known in self._objects.items() if known is value), path)
         self._objects[key] = value
-        return {REF: {"bundle": self._digest, "key": key, "label": label_of(value)}}
+        reference = {"bundle": self._digest, "key": key, "label": label_of(value)}
+        if not inspect.isroutine(value):
+            if key not in self._digests:
+                self._digests[key] = digest_of(value, key)
+            reference["digest"] = self._digests[key]
+        return {REF: reference}
 
     def build(self) -> Bundle | None:
         """Return the bundle, or None if there is nothing in it.
@@ -97,7 +103,7 @@ def make_bundle(objects: Mapping[str, object]) -> Bundle:
     ordered = {key: objects[key] for key in sorted(objects)}
     with local_modules_by_value():
         try:
-            pickled, codes = _pickled(ordered)
+            body, codes = pickled(ordered)
         except Exception as error:
             raise BundleError(_culprit(ordered, error)) from error
     header = {
@@ -106,57 +112,33 @@ def make_bundle(objects: Mapping[str, object]) -> Bundle:
         "implementation": platform.python_implementation(),
         "packages": _versions(),
         "keys": {key: label_of(value) for key, value in ordered.items()},
-        "lines": {_steady(file): blocks for file, blocks in lines_of(codes).items()},
+        "lines": {steady_path(file): blocks for file, blocks in lines_of(codes).items()},
         "modules": {name: dataclasses.asdict(module) for name, module in modules_imported_by(codes).items()},
     }
-    data = json.dumps(header, sort_keys=True).encode() + b"\n" + pickled
+    data = json.dumps(header, sort_keys=True).encode() + b"\n" + body
     return Bundle(data, hashlib.sha256(data).hexdigest(), python)
 
 
-class _Sorted:
-    """A frozenset that is pickled in one order; in memory it has another one in every process."""
+def digest_of(value: object, key: str = "") -> str:
+    """Return the sha256 of an object's own pickle.
 
-    def __init__(self, members: frozenset[Any]) -> None:
-        self._members = members
+    Equal objects have equal digests in every process with the same versions of Python and of the libraries that they
+    are made of. Classes of notebooks, scripts and local modules count with their code, their file's path and their line
+    numbers, so an edit above one in its file is another digest.
 
-    def __reduce__(self) -> tuple[type, tuple[list[Any]]]:
-        return frozenset, (sorted(self._members, key=repr),)
+    Args:
+        value: The object.
+        key: What it is called, for messages.
 
-
-def _steady(part: object) -> object:
-    """Return a part of a code object without what differs from process to process."""
-    if isinstance(part, tuple):
-        return tuple(_Sorted(each) if isinstance(each, frozenset) else each for each in part)
-    if isinstance(part, str):
-        return _KERNEL_DIRECTORY.sub("ipykernel", part)
-    return part
-
-
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
-    """Pickles functions so that equal ones give equal bytes in every process; remembers their code."""
-
-    def __init__(self, file: io.BytesIO) -> None:
-        self.codes: list[CodeType] = []
-        self.dispatch_table = ChainMap({CodeType: self._reduce_code}, cloudpickle.Pickler.dispatch_table)
-        super().__init__(file, protocol=5)
-
-    def _reduce_code(self, code: CodeType) -> tuple[Any, ...]:
-        self.codes.append(code)
-        make, parts = cloudpickle.Pickler.dispatch_table[CodeType](code)
-        return make, tuple(_steady(part) for part in parts)
-
-
-def _pickled(value: object) -> tuple[bytes, list[CodeType]]:
-    file = io.BytesIO()
-    pickler = _Pickler(file)
-    pickler.dump(value)
-    return file.getvalue(), pickler.codes
-
-
-def label_of(value: object) -> str:
-    """Return what people call an object: the qualified name of a function, else its text."""
-    name = getattr(value, "__qualname__", None)
-    return (name if isinstance(name, str) else repr(value))[:_LONGEST_LABEL]
+    Raises:
+        BundleError: If it cannot be pickled.
+    """
+    with local_modules_by_value():
+        try:
+            data, _ = pickled(value)
+        except Exception as error:
+            raise BundleError(_culprit({key: value}, error)) from error
+    return hashlib.sha256(data).hexdigest()
 
 
 def _versions() -> dict[str, str]:
@@ -188,7 +170,7 @@ def _culprit(objects: Mapping[str, object], error: Exception) -> str:
 
 def _why_not(value: object) -> str | None:
     try:
-        _pickled(value)
+        pickled(value)
     except Exception as error:
         return str(error) or type(error).__name__
     return None

@@ -32,6 +32,8 @@ Check = Callable[[Any, str], Any]
 """Takes a value and its path; returns it checked, with knobs kept."""
 SEARCH_TYPES = ("similarity", "similarity_score_threshold", "mmr")
 """How documents may be searched."""
+STORES = ("faiss", "pgvector")
+"""Vector stores that have a name; others are named by their class."""
 STRATEGIES = ("normal", "wilson", "hoeffding")
 """How intervals may be computed."""
 _SLIP: Final = 0.85
@@ -171,6 +173,16 @@ def object_of(what: str) -> Check:
         raise ConfigError(path, f"must be {what}, in a manifest {spelled}, not {_shown(value)}")
 
     return check
+
+
+def vector_store(value: Any, path: str) -> Any:
+    """Return a vector store: an object, a class, a mapping with `type` and arguments, or a knob of these."""
+    marker = marker_of(value, path)
+    if marker == LIST:
+        return {LIST: [vector_store(each, f"{path}[{index}]") for index, each in enumerate(members(value, path))]}
+    if marker is None and isinstance(value, dict):
+        return _STORE(value, path)
+    return object_of("a vector store, or a mapping with its type")(value, path)
 
 
 def function_of(value: Any, path: str) -> Any:
@@ -369,6 +381,7 @@ SEARCH_KWARGS: Mapping[str, Check] = {
 }
 """Arguments of a search."""
 
+_STORE = arguments_of("a vector store", {"type": of("str", one_of=STORES), "batch_size": _COUNT})
 _RERANKER_KWARGS: Mapping[str, Check] = {"top_n": _COUNT}
 _EMBEDDING_CFG = arguments_of("an embedding", {"class": class_of})
 
@@ -378,12 +391,12 @@ RAG: Mapping[str, Check] = {
     "embedding_cls": class_of,
     "embedding_kwargs": arguments_of("an embedding", {}),
     "embedding_cfg": _EMBEDDING_CFG,
-    "vector_store": object_of("a vector store"),
-    "vector_store_cfg": arguments_of("a vector store", {"type": _TEXT}),
+    "vector_store": vector_store,
+    "vector_store_cfg": _STORE,
     "retriever": object_of("a retriever"),
     "search_type": of("str", one_of=SEARCH_TYPES),
-    "search_kwargs": arguments_of("a search", SEARCH_KWARGS),
-    "search_cfg": arguments_of("a search", {"type": of("str", one_of=SEARCH_TYPES), **SEARCH_KWARGS}),
+    "search_kwargs": fields("a search", SEARCH_KWARGS),
+    "search_cfg": fields("a search", {"type": of("str", one_of=SEARCH_TYPES), **SEARCH_KWARGS}),
     "reranker_cls": class_of,
     "reranker_kwargs": arguments_of("a reranker", _RERANKER_KWARGS),
     "reranker_cfg": arguments_of("a reranker", {"class": class_of, **_RERANKER_KWARGS}),

@@ -16,7 +16,7 @@ from rapidfireai.errors import ConfigError
 Lift = Callable[[object, str], dict[str, Any]]
 """Takes an object that JSON cannot hold and its path; returns the reference that stands for it."""
 
-_INSTANCES = frozenset({"document_loader", "text_splitter", "vector_store", "retriever", "example_prompt_template"})
+_INSTANCES = frozenset({"document_loader", "text_splitter", "retriever", "example_prompt_template"})
 """Fields that take objects, for which their classes are easily mistaken."""
 
 
@@ -112,7 +112,7 @@ def _field(path: str) -> str:
 
 
 def _wants_class(field: str) -> bool:
-    return field.endswith("_cls") or field == "class"
+    return field.endswith("_cls") or field in {"class", "vector_store"}
 
 
 def _members(values: Iterable[object], path: str, lift: Lift) -> list[Any]:

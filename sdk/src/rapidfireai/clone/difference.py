@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from rapidfireai.clone.spelling import is_plain, written
-from rapidfireai.config_fields import NONE, name_of
+from rapidfireai.config_fields import CLASS, KWARGS, NONE, name_of
 
 _ABSENT: Final = object()
 _EMPTY_IF_ABSENT: Mapping[str, Any] = {"training_args": {}, "model_kwargs": {}}
@@ -74,8 +74,15 @@ def _differences(old: Any, new: Any, steps: tuple[str, ...]) -> Iterator[tuple[t
     if is_plain(old) and is_plain(new):
         for key in sorted({*old, *new}):
             yield from _differences(old.get(key, _ABSENT), new.get(key, _ABSENT), (*steps, key))
+    elif _is_instance(old) and _is_instance(new) and old[CLASS] == new[CLASS]:
+        yield from _differences(old[KWARGS], new[KWARGS], (*steps, KWARGS))
     elif old != new or isinstance(old, bool) != isinstance(new, bool):  # true is not 1, and 1 is 1.0
         yield steps, old, new
+
+
+def _is_instance(value: Any) -> bool:
+    """Return whether a value is an instance of a class that the manifest names, whose arguments may differ by one."""
+    return isinstance(value, Mapping) and CLASS in value and isinstance(value.get(KWARGS), Mapping)
 
 
 def _change(path: str, old: Any, new: Any) -> Change:

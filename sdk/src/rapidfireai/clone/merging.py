@@ -7,10 +7,11 @@ from typing import Any
 
 from rapidfireai.api.experiment import Trainer
 from rapidfireai.arguments import LORA_CONFIG, TRAINER_CONFIGS, did_you_mean
+from rapidfireai.clone.evaluations import as_fields, check_fields_of, parent_of
 from rapidfireai.clone.spelling import as_written, is_plain, spread, written
-from rapidfireai.config_fields import LIST, PARTS, RANGE
+from rapidfireai.config_fields import CLASS, KWARGS, LIST, PARTS, RANGE
 from rapidfireai.errors import ConfigError
-from rapidfireai.expand import decided
+from rapidfireai.expand import decided, is_evaluation
 
 
 def cloned(parent_config: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
@@ -20,19 +21,32 @@ def cloned(parent_config: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[s
         parent_config: `Run.spec.config` of the parent, in whatever shape the API server has it.
         patch: A merge patch (RFC 7386) on it: null takes a key away, a mapping is merged, anything else replaces.
             Its keys are the names that users write (`peft_config`) or those of the leaf (`peft_params`), or dotted
-            paths (`training_args.learning_rate`); `{"$none": true}` is the value None. Functions are inherited.
+            paths (`training_args.learning_rate`); `{"$none": true}` is the value None. Functions are inherited. Of an
+            evaluation, what belongs to `vllm_config` or `api_config` may stand at the top (`rag.search_kwargs.k`).
 
     Raises:
         ConfigError: If the clone could not be run; `.path` is the knob's, such as `training_args.learning_rte`.
     """
     if not isinstance(patch, Mapping):
         raise ConfigError("patch", f"must be a mapping of what changes, not {patch!r}")
+    if is_evaluation(parent_config):
+        return _evaluation(parent_config, patch)
     trainer = _trainer(parent_config)
     _check_trainer(patch, trainer)
     wanted = as_written(spread(patch))
     _check_names(wanted, trainer)
     _refuse_knobs(wanted, "")
-    merged = _merge(_without_renamed(written(parent_config), wanted, trainer), wanted)
+    return _decided(_merge(_without_renamed(written(parent_config), wanted, trainer), wanted), trainer)
+
+
+def _evaluation(parent_config: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
+    wanted = as_fields(spread(patch), parent_config)
+    check_fields_of(wanted)
+    _refuse_knobs(wanted, "")
+    return _decided(_merge(parent_of(parent_config, wanted), wanted), None)
+
+
+def _decided(merged: Mapping[str, Any], trainer: Trainer | None) -> dict[str, Any]:
     try:
         return decided(merged, trainer, "config")
     except ConfigError as error:
@@ -95,9 +109,14 @@ def _without_renamed(config: dict[str, Any], patch: Mapping[str, Any], trainer: 
 
 
 def _merge(target: Any, patch: Any) -> Any:
-    """Merge as RFC 7386 says; markers such as `$ref` are values, not mappings."""
+    """Merge as RFC 7386 says; markers such as `$ref` are values, not mappings.
+
+    Only the arguments of an instance that the parent's manifest names are merged, by a patch that says them alone.
+    """
     if not is_plain(patch):
         return patch
+    if isinstance(target, Mapping) and CLASS in target and set(patch) == {KWARGS}:
+        return {CLASS: target[CLASS], KWARGS: _merge(target.get(KWARGS) or {}, patch[KWARGS])}
     merged = dict(target) if is_plain(target) else {}
     for key, value in patch.items():
         if value is None:

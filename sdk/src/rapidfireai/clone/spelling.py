@@ -7,7 +7,7 @@ from typing import Any
 
 from rapidfireai.arguments import did_you_mean
 from rapidfireai.errors import ConfigError
-from rapidfireai.expand import ADDITIONAL, REFERENCE_KEYS
+from rapidfireai.expand import ADDITIONAL, REFERENCE_KEYS, is_evaluation
 
 _REFERENCE_NAMES = {leaf: written for written, leaf in REFERENCE_KEYS.items()}
 _RENAMED = {"peft_params": "peft_config", "compat": "training_args"}
@@ -22,8 +22,12 @@ _KEYED_BY_MODULE = frozenset({"rank_pattern", "alpha_pattern"})
 
 
 def written(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a run's config as users write one: `peft_config`, functions next to `model_name`, no `trainer_type`."""
-    return as_written({key: {**value} if is_plain(value) else value for key, value in config.items()})
+    """Return a run's config as users write one: `peft_config`, functions next to `model_name`, no `trainer_type`.
+
+    That of an evaluation is written as the leaf has it.
+    """
+    copied = {key: {**value} if is_plain(value) else value for key, value in config.items()}
+    return copied if is_evaluation(config) else as_written(copied)
 
 
 def as_written(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -34,11 +38,11 @@ def as_written(config: Mapping[str, Any]) -> dict[str, Any]:
             continue
         if key in _NESTED:
             for name, each in _members(key, value).items():
-                _put(made, name, each, name)
+                put(made, name, each, name)
         elif key == "compat" and value is None:
             continue  # what it would take away has names, and these belong into training_args
         else:
-            _put(made, _RENAMED.get(key, key), value, _RENAMED.get(key, key))
+            put(made, _RENAMED.get(key, key), value, _RENAMED.get(key, key))
     return made
 
 
@@ -54,7 +58,7 @@ def spread(patch: Mapping[str, Any]) -> dict[str, Any]:
         nested: Any = value
         for step in reversed(rest):
             nested = {step: nested}
-        _put(spread, first, nested, first)
+        put(spread, first, nested, first)
     return spread
 
 
@@ -66,7 +70,7 @@ def _steps(key: str) -> Sequence[str]:
     return key.split(".")
 
 
-def _put(target: dict[str, Any], key: str, value: Any, path: str) -> None:
+def put(target: dict[str, Any], key: str, value: Any, path: str) -> None:
     """Add a value, below what is there already.
 
     Raises:
@@ -76,7 +80,7 @@ def _put(target: dict[str, Any], key: str, value: Any, path: str) -> None:
         target[key] = dict(value) if is_plain(value) else value
     elif is_plain(target[key]) and is_plain(value):
         for name, each in value.items():
-            _put(target[key], name, each, f"{path}.{name}")
+            put(target[key], name, each, f"{path}.{name}")
     else:
         raise ConfigError(path, "is given twice; leave one of them out")
 

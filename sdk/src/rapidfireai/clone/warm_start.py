@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from rapidfireai.clone.difference import changes, spelled
+from rapidfireai.expand import is_evaluation
 
 _NOT_SHAPES = frozenset(
     {"lora_alpha", "lora_dropout", "use_rslora", "alpha_pattern", "runtime_config", "base_model_name_or_path"}
@@ -54,6 +55,8 @@ def warm_start_obstacle(parent_config: Mapping[str, Any], config: Mapping[str, A
     Returns:
         A sentence that names the first knob in the way, and the fix.
     """
+    if is_evaluation(parent_config):
+        return "an evaluation trains nothing, so there are no weights to begin with; clone it cold (warm_start false)"
     adapters = "peft_params" in parent_config, "peft_params" in config
     if adapters[0] != adapters[1]:
         return _sentence("peft_config", *(("an adapter" if each else "none") for each in adapters))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rapidfireai.automl.configs import FUNCTIONS
+from rapidfireai.automl.pipelines import section_of
 from rapidfireai.automl.wire import Arguments, Lift, to_wire
 from rapidfireai.errors import ConfigError
 
@@ -17,7 +18,7 @@ def patch_to_wire(patch: object, lift: Lift) -> dict[str, Any]:
     the value None, as it is in a config.
 
     Args:
-        patch: A mapping, or an `RFModelConfig` whose arguments are all taken.
+        patch: A mapping, or a config object whose arguments are all taken, such as `RFModelConfig`.
         lift: Called for functions and other Python objects.
 
     Raises:
@@ -31,6 +32,9 @@ def patch_to_wire(patch: object, lift: Lift) -> dict[str, Any]:
 
     if patch is None:
         return {}
+    section = section_of(patch)
+    if section is not None:
+        patch = {section: patch}
     given = patch.given() if isinstance(patch, Arguments) else patch
     if not isinstance(given, Mapping):
         raise ConfigError("patch", f"must be a mapping of what changes, not {patch!r}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rapidfireai.config_fields import CLASS, KWARGS
+from rapidfireai.config_fields import CLASS
 from rapidfireai.errors import ConfigError
 
 DEFAULT_SEARCH = "similarity"
@@ -20,7 +20,6 @@ OF_ONE_SEARCH = frozenset({"fetch_k", "lambda_mult", "score_threshold"})
 """Arguments that one search alone takes; a filter needs `fetch_k` with every one."""
 DEFAULT_EXAMPLES = 3
 """How many examples a prompt gets if nobody says."""
-_PGVECTOR = "langchain_postgres:PGVector"
 _SELECTORS = ("SemanticSimilarityExampleSelector", "MaxMarginalRelevanceExampleSelector")
 _IN_PROCESS = ("mp", "uni")
 
@@ -89,7 +88,7 @@ def in_the_leafs_names(rag: Mapping[str, Any], path: str) -> dict[str, Any]:
         path: Where it stands.
 
     Raises:
-        ConfigError: If something is said in both spellings, or there is no such vector store.
+        ConfigError: If something is said in both spellings.
     """
     made = dict(rag)
     for stem, name in (("embedding", "class"), ("reranker", "class"), ("search", "type")):
@@ -98,7 +97,7 @@ def in_the_leafs_names(rag: Mapping[str, Any], path: str) -> dict[str, Any]:
     store = made.pop("vector_store_cfg", None)
     if store is not None:
         _refuse_both(made, "vector_store_cfg", ("vector_store",), path)
-        made |= _store(store, f"{path}.vector_store_cfg")
+        made["vector_store"] = store
     return made
 
 
@@ -121,19 +120,22 @@ def _refuse_both(made: Mapping[str, Any], cfg: str, names: tuple[str, ...], path
             raise ConfigError(f"{path}.{cfg}", f"says what {name} says too; leave one of them out")
 
 
-def _store(config: Mapping[str, Any], path: str) -> dict[str, Any]:
-    arguments = {key: value for key, value in config.items() if key not in {"type", "batch_size"}}
-    kind = config.get("type", "faiss")
+def _check_store(store: Mapping[str, Any], path: str) -> None:
+    """Check a vector store that is named by its type."""
+    kind = store.get("type")
     if kind == "faiss":
-        for key in arguments:
-            raise ConfigError(f"{path}.{key}", "is no argument of the FAISS index; leave it out")
-        return {}
-    if kind == "pgvector":
-        if "connection" not in arguments:
-            raise ConfigError(f"{path}.connection", "is missing; write postgresql+psycopg://host/database")
-        return {"vector_store": {CLASS: _PGVECTOR, KWARGS: arguments}}
-    message = f"must be faiss or pgvector, not {kind!r}; any other store of LangChain goes into vector_store"
-    raise ConfigError(f"{path}.type", message)
+        for key in store:
+            if key not in {"type", "batch_size"}:
+                raise ConfigError(
+                    f"{path}.{key}", "is no argument of the FAISS index, which takes batch_size; leave it out"
+                )
+    elif kind == "pgvector" and not store.get("connection"):
+        message = (
+            'is missing; write {"$env": "NAME"} of a variable with postgresql+psycopg://USER:PASSWORD@HOST/DATABASE'
+        )
+        raise ConfigError(f"{path}.connection", message)
+    elif kind is None:
+        raise ConfigError(f"{path}.type", "is missing; write faiss or pgvector, or name another store by its class")
 
 
 def _context(given: Mapping[str, Any], path: str) -> dict[str, Any]:
@@ -148,6 +150,9 @@ def _context(given: Mapping[str, Any], path: str) -> dict[str, Any]:
 
 def _rag(given: Mapping[str, Any], path: str) -> dict[str, Any]:
     made = _present(in_the_leafs_names(_present(given), path))
+    store = made.get("vector_store") or {}
+    if not any(key.startswith("$") for key in store) and store:
+        _check_store(store, f"{path}.vector_store")
     if "retriever" not in made:
         if "embedding_cls" not in made and "vector_store" not in made:
             raise ConfigError(f"{path}.embedding_cls", "is missing; add it, or a retriever that finds by itself")
