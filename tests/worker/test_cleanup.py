@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import uuid
@@ -106,6 +107,71 @@ def test_what_a_warm_clone_began_with_stays_whatever_becomes_of_the_parent(works
     workspace.admin.delete(workspace.path("runs", parent))
     pass_by(workspace)
     assert there(directory) == {"8-2", "12-3", "16-4"}
+
+
+def shards(workspace: Workspace, run: str, *names: str) -> dict[str, Any]:
+    """Write a chain of answered shards; return the status of a run that has committed the last one."""
+    directory = checkpoints(workspace, run).with_name("shards")
+    previous: dict[str, Any] | None = None
+    for name in names:
+        (directory / name).mkdir(parents=True)
+        manifest = json.dumps({"format": 1, "rows": int(name.partition("-")[0]), "files": {}, "previous": previous})
+        (directory / name / "manifest.json").write_text(manifest)
+        path = str((directory / name).relative_to(workspace.volume))
+        previous = {"path": path, "digest": hashlib.sha256(manifest.encode()).hexdigest()}
+    end = {**(previous or {}), "step": int(names[-1].partition("-")[0])}
+    progress = {"attempt": 4, "chunk": 3, "step": end["step"], "final": True, "checkpoint": end}
+    return {"progress": progress, "objective": []}
+
+
+def test_every_shard_that_was_committed_stays_and_what_was_abandoned_goes(workspace: Workspace) -> None:
+    run = workspace.create_run()
+    chained = ["30-1", "60-2", "90-4"]
+    commit_as_worker(workspace, run, shards(workspace, run, *chained))
+    directory = checkpoints(workspace, run).with_name("shards")
+    newer = {"120-5", ".tmp-120-5-0badcafe", "somebody-elses"}
+    for name in ("90-3", ".tmp-90-3-0badcafe", *newer):
+        (directory / name).mkdir()
+    everything = there(directory)
+    service = workspace.volume_service(**SOON)
+    pass_by(workspace)
+    assert there(directory) == everything, "the run is assigned: its worker makes room itself"
+
+    workspace.write(run, {"assignment": None})
+    workspace.wait("end of the cleanup", lambda: there(directory) == {*chained, *newer})
+    pass_by(workspace)
+    assert there(directory) == {*chained, *newer}, "keepLast is 1, and is of checkpoints alone"
+    assert "it was never committed" in service.words
+
+
+def test_while_the_chain_cannot_be_read_every_shard_stays(workspace: Workspace) -> None:
+    run = workspace.create_run()
+    commit_as_worker(workspace, run, shards(workspace, run, "30-1", "60-2", "90-4"))
+    directory = checkpoints(workspace, run).with_name("shards")
+    (directory / "60-2" / "manifest.json").write_text("{}")
+    (directory / "90-3").mkdir()
+    workspace.write(run, {"assignment": None})
+    service = workspace.volume_service(**SOON)
+    pass_by(workspace)
+    assert there(directory) == {"30-1", "60-2", "90-3", "90-4"}
+    assert "shards are kept" in service.words
+
+
+def test_an_index_that_no_run_searches_goes_and_one_that_is_being_made_stays(workspace: Workspace) -> None:
+    run = workspace.create_run()
+    searched, unused = upload(workspace, "indexes", "d" * 64), upload(workspace, "indexes", "f" * 64)
+    making = upload(workspace, "indexes", ".tmp-0badcafe")
+    prepared = {"totalSteps": 8, "boundaries": [8], "index": "d" * 64, "indexBuilt": True}
+    workspace.write(run, {"prepared": prepared})
+    workspace.volume_service(**SOON)
+    workspace.wait("removal of the index", lambda: not unused.exists())
+    pass_by(workspace)
+    assert searched.exists()
+    assert (searched / ".used").exists()
+    assert making.exists()
+
+    workspace.admin.delete(workspace.path("runs", run))
+    workspace.wait("removal of the other", lambda: not searched.exists())
 
 
 def test_what_a_deleted_experiment_left_goes_and_what_others_left_stays(workspace: Workspace) -> None:

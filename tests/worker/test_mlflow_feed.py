@@ -7,8 +7,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -17,7 +18,7 @@ from mlflow import MlflowClient
 from rapidfireai.cluster.control_plane import free_ports
 from rapidfireai_worker.layout import RunDirectory, Volume
 from rapidfireai_worker.runlog import Cursor, LogLine, RunLog
-from rapidfireai_worker.volume.feed import FedRun, Feed, Position
+from rapidfireai_worker.volume.feed import FedRun, Feed, Position, fed_run_of
 from rapidfireai_worker.volume.mlflow import Mlflow, MlflowRefused, MlflowUnavailable, key_of, values_of
 
 if TYPE_CHECKING:
@@ -161,6 +162,71 @@ def test_many_numbers_are_sent_in_batches(mlflow: Server, volume: Volume) -> Non
     logged(volume.run("e", run.uid), *range(1, 2501))
     Feed(volume, mlflow.url).pass_once([run])
     assert len(mlflow.history(run.mlflow_run, "loss")) == 2500
+
+
+def answered(directory: RunDirectory, *rows: int) -> None:
+    """Append what an evaluation logs after each shard."""
+    log = RunLog(directory.metrics)
+    for shard, each in enumerate(rows):
+        log.append("shard", shard, each, {"NDCG@5": each / 100, "NDCG@5_confidence_interval": 1 / each})
+    log.close()
+
+
+@pytest.mark.integration
+def test_the_step_of_a_shard_is_the_percent_of_the_rows(mlflow: Server, volume: Volume) -> None:
+    uncounted = fed(mlflow.new_run())
+    run = replace(uncounted, rows=225)
+    feed = Feed(volume, mlflow.url)
+    directory = volume.run("e", run.uid)
+    answered(directory, 57, 113)
+    feed.pass_once([uncounted])
+    assert mlflow.history(run.mlflow_run, "NDCG_at_5") == [], "nobody knows yet of how many rows these are"
+
+    feed.pass_once([run])
+    answered(directory, 57, 113, 169, 225)
+    Feed(volume, mlflow.url).pass_once([run])
+
+    assert [each[:2] for each in mlflow.history(run.mlflow_run, "NDCG_at_5")] == [
+        (25, 0.57),
+        (50, 1.13),
+        (75, 1.69),
+        (100, 2.25),
+    ]
+    steps = [step for step, _, _ in mlflow.history(run.mlflow_run, "NDCG_at_5_confidence_interval")]
+    assert steps == [25, 50, 75, 100]
+
+
+@pytest.mark.integration
+def test_shards_of_less_than_a_percent_are_neither_lost_nor_doubled(mlflow: Server, volume: Volume) -> None:
+    run = replace(fed(mlflow.new_run()), rows=1000)
+    answered(volume.run("e", run.uid), 4, 8, 12)
+    for _ in range(2):
+        volume.run("e", run.uid).mlflow_position.unlink(missing_ok=True)
+        Feed(volume, mlflow.url).pass_once([run])
+    found = mlflow.history(run.mlflow_run, "NDCG_at_5")
+    assert sorted((step, value) for step, value, _ in found) == [(0, 0.04), (0, 0.08), (1, 0.12)]
+
+
+@pytest.mark.parametrize(("rows", "percent"), [(1, 0), (29, 12), (57, 25), (224, 99), (225, 100)])
+def test_the_percent_is_whole_and_a_hundred_only_at_the_end(rows: int, percent: int) -> None:
+    line = LogLine(kind="shard", sequence=0, step=rows, time=1.0, values={"a": 1.0})
+    assert values_of([line], 225) == [("a", 1.0, 1000, percent)]
+
+
+def test_steps_of_training_are_sent_as_they_are() -> None:
+    line = LogLine(kind="boundary", sequence=0, step=50, time=1.0, values={"a": 1.0})
+    assert values_of([line], 200) == [("a", 1.0, 1000, 50)]
+
+
+def test_how_many_rows_there_are_is_read_from_the_run() -> None:
+    owner = {"kind": "Experiment", "uid": "x"}
+    body: dict[str, Any] = {
+        "metadata": {"uid": "u", "name": "e-r1", "ownerReferences": [owner]},
+        "status": {"mlflowRunID": "m"},
+    }
+    assert fed_run_of(body) == FedRun("u", "e-r1", "x", "m")
+    body["status"]["prepared"] = {"totalSteps": 225}
+    assert fed_run_of(body) == FedRun("u", "e-r1", "x", "m", 225)
 
 
 @pytest.mark.integration

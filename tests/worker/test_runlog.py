@@ -60,6 +60,19 @@ def test_kinds_are_counted_apart(path: Path) -> None:
     assert [(line.kind, line.sequence) for line in lines] == [("log", 1), ("log", 2), ("boundary", 1)]
 
 
+def test_shards_are_read_once_from_where_one_left(path: Path) -> None:
+    for _ in range(2):  # a replay by another worker
+        log = RunLog(path)
+        for shard, rows in enumerate((57, 113, 169)):
+            log.append("shard", shard, rows, {"Accuracy": 0.5})
+        log.close()
+    first, cursor = read_after(path, Cursor(), limit=path.read_bytes().index(b"\n") + 1)
+    rest, end = read_after(path, Cursor.parse(str(cursor)))
+    assert [(line.sequence, line.step) for line in (*first, *rest)] == [(0, 57), (1, 113), (2, 169)]
+    assert end.last == {"shard": 2}
+    assert str(end).endswith(".shard-2")
+
+
 @pytest.mark.parametrize("torn", [b'{"kind": "lo', b"\xff\xfe", b"{}", b"nonsense\nmore"])
 def test_a_torn_last_line_is_passed_over_and_nothing_after_it_is_lost(path: Path, torn: bytes) -> None:
     write(path, 1, 2)

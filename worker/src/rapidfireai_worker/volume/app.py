@@ -26,6 +26,7 @@ from rapidfireai_worker.volume.checkpoints import add_checkpoint_routes
 from rapidfireai_worker.volume.feed import Feed
 from rapidfireai_worker.volume.janitor import Janitor, mark_used
 from rapidfireai_worker.volume.settings import VolumeSettings
+from rapidfireai_worker.volume.shards import Commits, add_shard_routes
 from rapidfireai_worker.volume.store import (
     TooLarge,
     Upload,
@@ -53,6 +54,7 @@ def create_app(settings: VolumeSettings) -> FastAPI:
         await asyncio.to_thread(remove_abandoned, volume)
         client = await connect()
         api = KubeApi(client, settings.pod_namespace)
+        app.state.commits = Commits(volume, api)
         app.state.service = Service(settings, volume, Gatekeeper(client, settings.pod_namespace))
         tasks = (
             asyncio.create_task(_feed(settings, volume, api)),
@@ -157,6 +159,7 @@ def _add_routes(app: FastAPI, volume: Volume) -> None:
         return service(request)
 
     add_checkpoint_routes(app, admit, volume)
+    add_shard_routes(app, admit, volume)
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:

@@ -30,12 +30,21 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class FedRun:
-    """A run that MLflow knows."""
+    """A run that MLflow knows.
+
+    Attributes:
+        uid: Its UID.
+        name: Its name.
+        experiment_uid: Its experiment's.
+        mlflow_run: MLflow's ID of it.
+        rows: The rows that it answers in all, once they are counted: of a training run its optimizer steps.
+    """
 
     uid: str
     name: str
     experiment_uid: str
     mlflow_run: str
+    rows: int | None = None
 
 
 class Position(BaseModel):
@@ -69,7 +78,8 @@ def fed_run_of(body: Body) -> FedRun | None:
     owners = [each["uid"] for each in body["metadata"].get("ownerReferences", []) if each["kind"] == "Experiment"]
     if not mlflow_run or not owners:
         return None
-    return FedRun(body["metadata"]["uid"], body["metadata"]["name"], owners[0], mlflow_run)
+    rows = (body["status"].get("prepared") or {}).get("totalSteps")
+    return FedRun(body["metadata"]["uid"], body["metadata"]["name"], owners[0], mlflow_run, rows)
 
 
 class Feed:
@@ -134,7 +144,9 @@ class Feed:
         lines, cursor = read_after(directory.metrics, position.cursor, _READ_BYTES)
         if cursor == position.cursor:
             return False
-        self._mlflow.log(run.mlflow_run, lines)
+        if run.rows is None and any(line.kind == "shard" for line in lines):
+            return False  # of how many rows these are is told any moment: the operator copies it before the first shard
+        self._mlflow.log(run.mlflow_run, lines, run.rows)
         self._positions[run.uid] = Position(mlflow_run=run.mlflow_run, cursor=cursor)
         replace_file(directory.mlflow_position, self._positions[run.uid].model_dump_json().encode())
         return True

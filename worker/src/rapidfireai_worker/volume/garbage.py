@@ -12,7 +12,7 @@ from rapidfireai.api import Experiment, Run
 from rapidfireai_worker.kubeapi import Body
 from rapidfireai_worker.retention import attempt_of, kept_steps, ranking
 
-_CHECKPOINT = re.compile(r"experiments/[0-9a-f-]+/runs/[0-9a-f-]+/checkpoints/\d+-\d+")
+_CHECKPOINT = re.compile(r"experiments/[0-9a-f-]+/runs/[0-9a-f-]+/(?:checkpoints|shards)/\d+-\d+")
 _DIGEST = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 
 
@@ -88,5 +88,21 @@ def superfluous(
     return [name for name in names if name not in stays and 0 < (attempt_of(name) or 0) <= run.status.attempt]
 
 
-def _of(run: Run, named: frozenset[str]) -> list[str]:
+def abandoned_shards(names: Iterable[str], run: Run, committed: Iterable[str]) -> list[str]:
+    """Return which directories among a run's shards may go: what attempts that are over have left and not committed.
+
+    Retention does not touch the committed ones: together they are the run's result.
+
+    Args:
+        names: The directories.
+        run: The run.
+        committed: The paths of the shards that it has committed, or that somebody began with.
+    """
+    if run.status.assignment is not None or run.metadata.deletion_timestamp is not None:
+        return []
+    stays = {path.rpartition("/")[2] for path in _of(run, committed)}
+    return [name for name in names if name not in stays and 0 < (attempt_of(name) or 0) <= run.status.attempt]
+
+
+def _of(run: Run, named: Iterable[str]) -> list[str]:
     return [path for path in named if f"/runs/{run.metadata.uid}/" in path]

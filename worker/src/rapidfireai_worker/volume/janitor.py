@@ -1,4 +1,4 @@
-"""Takes away what nobody needs any more: old checkpoints, deleted experiments, uploads without a user.
+"""Takes away what nobody needs any more: old checkpoints, abandoned shards, deleted experiments, unused uploads.
 
 Whatever is not certain stays: nothing is removed while the API server does not answer, nothing of an experiment that
 this service's own cluster has never shown, as on a volume that was restored elsewhere, and nothing before its time.
@@ -17,17 +17,20 @@ from pathlib import Path
 import structlog
 from pydantic import BaseModel, ValidationError
 
+from rapidfireai.api import Run
 from rapidfireai_worker.durable import replace_file
 from rapidfireai_worker.kubeapi import Body, KubeApi, Refused, Unavailable
-from rapidfireai_worker.layout import Volume
+from rapidfireai_worker.layout import RunDirectory, Volume
 from rapidfireai_worker.record import recorded_commits
-from rapidfireai_worker.volume.garbage import Census, superfluous
+from rapidfireai_worker.volume.garbage import Census, abandoned_shards, superfluous
 from rapidfireai_worker.volume.settings import VolumeSettings
+from rapidfireai_worker.volume.shards import BrokenChain, chain
 
 _DAY = 86400.0
 _LIFETIME = "lifetime.json"
 _USED = ".used"
 _TRASH = ".trash-"
+_BEING_MADE = ".tmp-"
 _log = structlog.get_logger(__name__)
 
 
@@ -97,7 +100,7 @@ class Janitor:
             elif self._is_over(directory, account, now):
                 _log.info("removed", experiment=directory.name, reason="it was deleted")
                 _discard(directory)
-        for kind in (self._volume.bundles, self._volume.datasets, self._volume.prepared):
+        for kind in (self._volume.bundles, self._volume.datasets, self._volume.prepared, self._volume.indexes):
             for directory in _directories(kind):
                 self._look_at_upload(directory, needed, now)
 
@@ -122,7 +125,10 @@ class Janitor:
             return  # it was made while the runs were listed
         for uid, run in census.runs.items():
             directory = self._volume.run(experiment, uid)
-            if run.spec.experiment_ref != owner.metadata.name or not directory.checkpoints.is_dir():
+            if run.spec.experiment_ref != owner.metadata.name:
+                continue
+            self._sweep_shards(directory, run, named)
+            if not directory.checkpoints.is_dir():
                 continue
             names = [path.name for path in _directories(directory.checkpoints)]
             commits = recorded_commits(directory)
@@ -130,14 +136,34 @@ class Janitor:
                 _log.info("removed", run=run.metadata.name, checkpoint=name, reason="spec.retention")
                 _remove(directory.checkpoints / name)
 
+    def _sweep_shards(self, directory: RunDirectory, run: Run, named: frozenset[str]) -> None:
+        """Take away shards that no attempt has committed; all of them stay if what was committed cannot be read."""
+        names = [path.name for path in _directories(directory.shards)]
+        if not abandoned_shards(names, run, named):
+            return
+        ends = [*run.status.pinned, *([run.status.progress.checkpoint] if run.status.progress else [])]
+        try:
+            committed = {link.path for end in ends if end is not None for link in chain(self._volume, end)}
+        except BrokenChain as problem:
+            _log.warning("shards are kept", run=run.metadata.name, error=str(problem))
+            return
+        for name in abandoned_shards(names, run, committed | named):
+            _log.info("removed", run=run.metadata.name, shard=name, reason="it was never committed")
+            _remove(directory.shards / name)
+
     def _look_at_upload(self, directory: Path, needed: frozenset[str], now: float) -> None:
         if directory.name.startswith(_TRASH):
             _remove(directory)
         elif directory.name in needed:
             mark_used(directory)
-        elif now - _last_use(directory) > self._settings.keep_unused_days * _DAY:
+        elif now - _last_use(directory) > self._patience(directory) * _DAY:
             _log.info("removed", upload=str(directory.relative_to(self._volume.root)), reason="nobody uses it")
             _discard(directory)
+
+    def _patience(self, directory: Path) -> float:
+        """Return for how many days something stays that nobody uses; what is being made has a day at least."""
+        days = self._settings.keep_unused_days
+        return max(days, 1.0) if directory.name.startswith(_BEING_MADE) else days
 
 
 def _lifetime(directory: Path) -> Lifetime | None:

@@ -35,10 +35,20 @@ def key_of(name: str) -> str:
     return "/".join(parts)[:_KEY_CHARACTERS] or "_"
 
 
-def values_of(lines: Iterable[LogLine]) -> list[tuple[str, float, int, int]]:
-    """Return (key, value, milliseconds since the epoch, step) of every finite number in `lines`."""
+def step_of(line: LogLine, rows: int | None) -> int:
+    """Return MLflow's step of a line: of a shard the percent of the rows that are answered, else the line's own."""
+    return 100 * line.step // rows if line.kind == "shard" and rows else line.step
+
+
+def values_of(lines: Iterable[LogLine], rows: int | None = None) -> list[tuple[str, float, int, int]]:
+    """Return (key, value, milliseconds since the epoch, step) of every finite number in `lines`.
+
+    Args:
+        lines: What was logged.
+        rows: How many rows an evaluation answers.
+    """
     return [
-        (key_of(name), value, round(line.time * 1000), line.step)
+        (key_of(name), value, round(line.time * 1000), step_of(line, rows))
         for line in lines
         for name, value in line.values.items()
         if value is not None
@@ -55,12 +65,13 @@ class Mlflow:
     def __init__(self, url: str) -> None:
         self._url = url
 
-    def log(self, run: str, lines: Sequence[LogLine]) -> None:
+    def log(self, run: str, lines: Sequence[LogLine], rows: int | None = None) -> None:
         """Send every number of `lines`; it blocks.
 
         Args:
             run: MLflow's ID of the run.
             lines: What was logged; sending them again changes nothing.
+            rows: How many rows an evaluation answers.
 
         Raises:
             MlflowRefused: If MLflow does not take them.
@@ -69,7 +80,7 @@ class Mlflow:
         from mlflow.entities import Metric  # noqa: PLC0415
         from mlflow.exceptions import MlflowException, RestException  # noqa: PLC0415
 
-        metrics = [Metric(*value) for value in values_of(lines)]
+        metrics = [Metric(*value) for value in values_of(lines, rows)]
         for start in range(0, len(metrics), _BATCH):
             try:
                 self._client.log_batch(run, metrics=metrics[start : start + _BATCH])
