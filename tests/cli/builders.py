@@ -162,3 +162,99 @@ def series(*values: float | None, kind: str = "boundary", name: str = "boundary/
         MetricLine(kind, i, 12 * i, float(i), {name: value, "boundary/epoch": i / 4})
         for i, value in enumerate(values, start=1)
     ]
+
+
+def evals_experiment(**status: Any) -> Experiment:
+    """Return an experiment of evaluations: 200 rows in four shards."""
+    spec = {
+        "displayName": "RAG",
+        "mode": "evals",
+        "configs": [{"config": {}}],
+        "data": {"eval": {"uri": "pvc://data/questions.jsonl"}, "documents": {"uri": "hf://team/docs"}},
+        "shards": 4,
+        "objective": {"metric": "NDCG@5", "direction": "maximize"},
+    }
+    metadata = {"name": "rag", "namespace": "team-a", "uid": "uid-of-rag", "creationTimestamp": CREATED}
+    return Experiment.from_body({"metadata": metadata, "spec": spec, "status": status})
+
+
+def evals_run(index: int, k: int, state: str, rows: int = 0, ndcg: float = 0.5, **status: Any) -> Run:
+    """Return an evaluation that has answered so many rows."""
+    done = rows // 50
+    checkpoint = {"path": f"experiments/uid-of-rag/runs/u{index}/shards/{50 * done}-2", "digest": "cd" * 32}
+    metrics = {"Samples Processed": 50.0 * done, "Throughput": 12.345, "Failed Rows": 3.0 if index == 1 else 0.0}
+    estimates = {
+        "NDCG@5": {"value": ndcg, "lower": ndcg - 0.1, "upper": ndcg + 0.1, "level": 0.95, "method": "wilson"},
+        "Length": {"value": 123.456, "lower": 100.0, "upper": 150.25, "level": 0.95, "method": "normal"},
+        "Model Calls": {"value": 2.0},
+    }
+    progress: dict[str, Any] = {"attempt": 3, "chunk": done, "step": rows, "seconds": 20.0, "metrics": metrics}
+    if done:
+        progress |= {"checkpoint": {**checkpoint, "step": 50 * done}, "estimates": estimates}
+    points = [
+        {"chunk": i, "step": 50 * (i + 1), "value": ndcg, "lower": ndcg - 0.2 / (i + 1), "upper": ndcg + 0.2 / (i + 1)}
+        for i in range(done)
+    ]
+    prepared = {"totalSteps": 200, "boundaries": [50, 100, 150, 200], "bytes": 1, "index": "ef" * 32}
+    known = {
+        "prepared": {**prepared, "indexBuilt": True},
+        "progress": progress,
+        "attempt": 3,
+        "objective": points,
+        "objectiveMetric": "NDCG@5",
+    }
+    rag = {"search_type": "mmr", "search_kwargs": {"k": k}, "embedding_cls": {"$class": "embedders:MiniLM"}}
+    config = {"vllm_config": {"model_config": {"model": "m"}, "sampling_params": {}, "rag": rag}, "batch_size": 8}
+    return Run.from_body(
+        {
+            "metadata": {
+                "name": f"rag-r{index}",
+                "namespace": "team-a",
+                "uid": f"u{index}",
+                "creationTimestamp": CREATED,
+            },
+            "spec": {"experimentRef": "rag", "index": index, "config": config},
+            "status": {"state": state, **(known if rows else {}), **status},
+        }
+    )
+
+
+def evals_midway() -> tuple[Experiment, list[Run]]:
+    """Evaluations: one under way, one done, one that builds an index, one that waits for it, one that failed."""
+    given = {"worker": "rag-w-0", "pod": "rag-w-0-abcde", "podUID": "u", "process": "rag-w-0-abcde/1", "attempt": 2}
+    building = {**given, "task": "index", "chunk": -1, "grantedAt": NOW.timestamp() - 90}
+    indexed = {"attempt": 2, "chunk": -1, "step": 0, "metrics": {"Documents Indexed": 340, "Documents": 1400}}
+    prepared = {"totalSteps": 200, "boundaries": [50, 100, 150, 200], "bytes": 1, "index": "ab" * 32}
+    waits = condition("Progressing", "True", "WaitingForIndex", "waits for the index that rag-r3 builds")
+    return evals_experiment(
+        state="Running",
+        chunks={"done": 6, "total": 16, "summary": "6/16"},
+        workers={"summary": "1/1"},
+        best={"run": "rag-r2", "metric": "NDCG@5", "value": 0.7, "summary": "rag-r2 (0.7)"},
+    ), [
+        evals_run(1, 1, "Running", 120, 0.523),
+        evals_run(2, 5, "Succeeded", 200, 0.7),
+        evals_run(3, 10, "Running", assignment=building, prepared=prepared, progress=indexed),
+        evals_run(4, 20, "Pending", prepared=prepared, conditions=[waits]),
+        evals_run(5, 30, "Failed", conditions=[condition("Succeeded", "False", "NotANumber", "Accuracy is 'x'")]),
+    ]
+
+
+def shard_series(*points: tuple[float, float, float]) -> list[MetricLine]:
+    """Return the log of an evaluation: a line a shard with (estimate, lower, upper)."""
+    return [
+        MetricLine(
+            "shard",
+            number,
+            50 * (number + 1),
+            float(number),
+            {
+                "Throughput": 9.0,
+                "NDCG@5": value,
+                "NDCG@5_lower_bound": lower,
+                "NDCG@5_upper_bound": upper,
+                "NDCG@5_confidence_interval": (upper - lower) / 2,
+            },
+        )
+        for number, (value, lower, upper) in enumerate(points)
+    ]

@@ -102,7 +102,8 @@ class Workspace:
     def create_runs(self, experiment: Experiment) -> list[str]:
         """Expand the experiment as the operator does; return the runs' names."""
         name = experiment.metadata.name
-        for index, leaf in enumerate(expand(experiment.spec.configs), start=1):
+        leaves = expand(experiment.spec.configs, mode=experiment.spec.mode)
+        for index, leaf in enumerate(leaves, start=1):
             body = {
                 "apiVersion": f"{GROUP}/{VERSION}",
                 "kind": "Run",
@@ -110,7 +111,7 @@ class Workspace:
                 "spec": {"experimentRef": name, "index": index, "config": leaf},
             }
             self.objects.create_namespaced_custom_object(GROUP, VERSION, self.namespace, "runs", body)
-        return [run_name(name, index + 1) for index in range(len(expand(experiment.spec.configs)))]
+        return [run_name(name, index + 1) for index in range(len(leaves))]
 
     def next_icop(self) -> Any:
         """Wait for an operation that is not complete."""

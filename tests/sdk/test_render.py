@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -44,6 +45,26 @@ for chunks in map(int, sys.argv[1:]):
 print("asking")
 {last}
 print("never said")
+"""
+
+
+EVALUATE = """
+from datasets import Dataset
+from rapidfireai import Experiment
+from rapidfireai.automl import List, RFGridSearch, RFOpenAIAPIModelConfig
+
+def preprocess(batch, rag, prompt_manager):
+    raise NotImplementedError
+
+client = {"base_url": "http://127.0.0.1:1/v1", "api_key": "sk-never-to-be-seen"}
+api = RFOpenAIAPIModelConfig(client, {"model": "m"}, rpm_limit=List([10, 20]), tpm_limit=1000)
+search = RFGridSearch({"openai_config": api, "preprocess_fn": preprocess})
+rows = Dataset.from_list([{"question": "a"}, {"question": "b"}])
+for shards in (2, 1):
+    experiment = Experiment("My Evals", mode="evals", namespace="team")
+    results = experiment.run_evals(search, rows, num_shards=shards)
+for run_id, (answers, metrics) in results.items():
+    print("never said", run_id)
 """
 
 
@@ -137,12 +158,35 @@ def test_a_script_is_rendered_without_a_cluster_and_its_files_are_sent_later(ser
     assert (served.volume / "bundles" / str(spec.code.bundle) / "bundle.pkl").is_file()
 
 
+def test_a_script_of_evaluations_is_rendered_up_to_where_it_looks_at_their_results(
+    workspace: Workspace, cli: Cli
+) -> None:
+    Path("evaluate.py").write_text(EVALUATE)
+    answer = cli("render", "evaluate.py", "--offline", "--output", "gitops")
+    assert answer.returncode == 0, answer.stderr
+    assert "rendered my-evals-1.yaml" in answer.stderr
+    assert "the results of run_evals(): nothing has run, the script was only rendered" in answer.stderr
+    assert "never said" not in answer.stderr
+    written = Path("gitops", "my-evals.yaml").read_text()
+    variable = re.search(r"--from-literal=(RAPIDFIRE_KEY_[0-9a-f]{8})=KEY", written)
+    assert variable is not None
+    spec = ExperimentSpec.model_validate(yaml.safe_load(written)["spec"])
+    assert (spec.mode, spec.shards, spec.seed) == ("evals", 2, 42)
+    (variable_of_workers,) = spec.workers.template.spec.containers[0].env
+    assert variable_of_workers.value_from == {"secretKeyRef": {"name": "my-evals-keys", "key": variable[1]}}
+    leaf = expand(spec.configs, mode="evals")[0]
+    assert leaf["api_config"]["client_config"]["api_key"] == {"$env": variable[1]}
+    everything = [path for path in Path("gitops").rglob("*") if path.is_file()]
+    assert not any(b"sk-never-to-be-seen" in path.read_bytes() for path in everything)
+    assert "sk-never-to-be-seen" not in answer.stderr
+
+
 def test_what_cannot_be_rendered_is_said_in_a_sentence(workspace: Workspace, cli: Cli) -> None:
     Path("broken.py").write_text("raise ValueError('of the user')")
     Path("empty.py").write_text("print('nothing')")
     asks = script(None, "print(experiment.workspace)")
     for words, sentence in (
-        (["empty.py"], "empty.py called run_fit on no Experiment"),
+        (["empty.py"], "empty.py called neither run_fit nor run_evals on an Experiment"),
         (["broken.py"], "ValueError: of the user\nerror: broken.py ended with code 1; nothing of it counts"),
         ([asks, "2"], "there is no cluster: run `rapidfireai start`"),
         ([asks, "--offline", "-o", "x", "--", "2"], "a script that asks the cluster cannot be rendered with --offline"),

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from rapidfireai.api.base import API_VERSION
-from rapidfireai.api.experiment import ExperimentSpec
+from rapidfireai.api.experiment import ExperimentSpec, WorkerTemplate
 from rapidfireai.words import WORDS
 
 MANAGED_BY = {"app.kubernetes.io/managed-by": "rapidfireai-sdk"}
@@ -46,11 +46,19 @@ def to_yaml(name: str, namespace: str, spec: ExperimentSpec, *comments: str) -> 
     always = {*_SAID_ALWAYS, f"{WORDS[spec.mode].piece}s"}
     said = spec.model_dump(include=always, **options)
     said |= spec.model_dump(exclude_defaults=True, exclude={*always, "workers"}, **options)
-    template = spec.workers.template.model_dump(exclude_defaults=True, **options)
-    said["workers"] = {"replicas": spec.workers.replicas} | ({"template": template} if template else {})
+    said["workers"] = {"replicas": spec.workers.replicas, **_template(spec.workers.template)}
     body = body_of(name, said, namespace=namespace)
     text: str = yaml.dump(body, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
     return "".join(f"# {line}\n" for line in comments) + text
+
+
+def _template(template: WorkerTemplate) -> dict[str, Any]:
+    """Return what was chosen about the workers' pods; a container always says its name."""
+    options: dict[str, Any] = {"mode": "json", "by_alias": True, "exclude_none": True, "exclude_defaults": True}
+    said = template.model_dump(**options)
+    for container in said.get("spec", {}).get("containers", []):
+        container.setdefault("name", "worker")
+    return {"template": said} if said else {}
 
 
 class _Dumper(yaml.SafeDumper):

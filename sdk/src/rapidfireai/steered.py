@@ -174,7 +174,7 @@ class SteeredExperiment:
         steering = self._steering()
         if warm_start and self.mode == "evals":
             raise ExperimentError(
-                "clone: warm_start belongs to training; an evaluation has no weights to begin with. Leave it out: the "
+                "clone: warm_start belongs to training; an evaluation has no weights to begin with; leave it out: the "
                 "clone answers all rows with its own config"
             )
         wire, bundle = bundled_patch(patch)

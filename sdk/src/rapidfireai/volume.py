@@ -183,9 +183,7 @@ class VolumeClient:
         Raises:
             VolumeError: If the service refuses or cannot be reached.
         """
-        answer = self._ask("GET", f"/v1/experiments/{experiment_uid}/runs/{run_uid}/shards", allowed=(404,))
-        if answer.status_code == httpx.codes.NOT_FOUND:
-            return []
+        answer = self._ask("GET", f"/v1/experiments/{experiment_uid}/runs/{run_uid}/shards")
         return [Shard(each["path"], each["rows"], each["digest"]) for each in answer.json()["shards"]]
 
     def shard_file(self, shard: Shard, name: str) -> bytes:

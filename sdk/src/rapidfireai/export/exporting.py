@@ -51,10 +51,10 @@ def export_run(
     """
     directory = directory.expanduser().resolve()
     found, run = find_run(connection, name)
-    if found.spec.mode == "evals":
+    if found.experiment.spec.mode == "evals":
         raise ExperimentError(
             f"{name} is an evaluation and has no model; its answers are what run_evals returns, and "
-            f"Experiment.attach({found.metadata.name!r}).get_evaluations() at any time"
+            f"Experiment.attach({found.experiment.metadata.name!r}).get_evaluations() at any time"
         )
     check_can_load(run)
     if merge:
