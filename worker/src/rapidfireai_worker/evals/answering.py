@@ -61,6 +61,7 @@ class Answering:
         self._begun = time.monotonic()
         self._reported = self._begun
         self._estimated, self._took = 0.0, 0.0
+        self._values: dict[str, float] = {}
         self._counted = -1
 
     def run(self, places: Sequence[int], size: int) -> tuple[Answers, list[BatchResult]]:
@@ -143,7 +144,8 @@ class Answering:
                 _log.debug("no estimate yet", error=failure.message)
             else:
                 self._control.estimate(standing.estimates())
-                self._control.report(self._rows, standing.values())
+                self._values = standing.values()
             self._estimated = time.monotonic()
             self._took = self._estimated - now
+        self._control.report(self._rows, self._values)
         self._reported = time.monotonic()
