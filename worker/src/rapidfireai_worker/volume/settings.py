@@ -19,7 +19,7 @@ class VolumeSettings(PodSettings):
         max_dataset_bytes: The largest data set that is taken.
         cleanup_seconds: How often the volume is looked through for what nobody needs.
         keep_deleted_days: How long the files of a deleted experiment stay.
-        keep_unused_days: How long a bundle or data set stays that no experiment names and nobody asks for.
+        keep_unused_days: How long a bundle, data set or index stays that no resource names and nobody uses.
     """
 
     port: Annotated[int, Field(validation_alias="RAPIDFIRE_PORT", ge=0, le=65535)] = 8854
