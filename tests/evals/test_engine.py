@@ -163,7 +163,7 @@ def test_progress_is_reported_while_a_shard_is_under_way(lab: EvalLab, monkeypat
     monkeypatch.setattr(answering, "REPORT_SECONDS", 0)
     monkeypatch.setattr(answering, "_SHARE", 0)
     trial = Trial()
-    lab.commit(lab.engine(Model(in_flight=2)), "r1", config(batch_size=2), trial)
+    lab.commit(lab.engine(Model(in_flight=1)), "r1", config(batch_size=2), trial)
     steps = [step for step, _ in trial.reports]
     assert steps == sorted(steps)
     step, values = next(report for report in trial.reports if 0 < report[0] < 10)
