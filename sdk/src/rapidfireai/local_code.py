@@ -183,6 +183,7 @@ def _is_local(module: object) -> bool:
     return isinstance(file, str) and file.endswith(".py") and _is_own_file(file)
 
 
+@cache
 def _is_own_file(file: str) -> bool:
     path = Path(file).resolve()
     return not any(path.is_relative_to(library) for library in _library_directories())

@@ -97,9 +97,11 @@ def _object(value: object, path: str, lift: Lift) -> dict[str, Any]:
     """Return the reference to an object.
 
     Raises:
-        ConfigError: If a class is wanted.
+        ConfigError: If a class or a function is wanted.
     """
     field, name = _field(path), type(value).__name__
+    if field.endswith("_fn") and not callable(value):
+        raise ConfigError(path, f"must be a function, not {name}(...)")
     if field.endswith("_cls"):
         where = f"{field.removesuffix('_cls')}_kwargs"
         raise ConfigError(path, f"must be the class {name}, not an instance of it; its arguments go into {where}")

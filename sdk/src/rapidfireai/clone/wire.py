@@ -9,6 +9,7 @@ from rapidfireai.automl.configs import FUNCTIONS
 from rapidfireai.automl.pipelines import section_of
 from rapidfireai.automl.wire import Arguments, Lift, to_wire
 from rapidfireai.errors import ConfigError
+from rapidfireai.evals_fields import PIPELINE
 
 
 def patch_to_wire(patch: object, lift: Lift) -> dict[str, Any]:
@@ -38,7 +39,8 @@ def patch_to_wire(patch: object, lift: Lift) -> dict[str, Any]:
     given = patch.given() if isinstance(patch, Arguments) else patch
     if not isinstance(given, Mapping):
         raise ConfigError("patch", f"must be a mapping of what changes, not {patch!r}")
-    return {str(key): _wire(value, str(key), lift_function) for key, value in given.items()}
+    named = {(key == PIPELINE and section_of(value)) or str(key): value for key, value in given.items()}
+    return {str(key): _wire(value, str(key), lift_function) for key, value in named.items()}
 
 
 def _wire(value: object, path: str, lift: Lift) -> Any:
