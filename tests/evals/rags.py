@@ -80,6 +80,17 @@ class Refusing(DeterministicFakeEmbedding):
         raise ConnectionError("401: the key is wrong")
 
 
+class Halves:
+    """Splits a document into parts of equal length."""
+
+    def __init__(self, parts: int = 2) -> None:
+        self.parts = parts
+
+    def split_text(self, text: str) -> list[str]:
+        size = -(-len(text) // self.parts)
+        return [text[start : start + size] for start in range(0, len(text), size)]
+
+
 class Backwards(BaseDocumentCompressor):
     """The last documents first."""
 

@@ -70,11 +70,8 @@ def search_of(kind: Any, kwargs: Any, field: str, *, faiss: bool) -> Search:
     given = dict(_mapping(kwargs, f"{field}.search_kwargs"))
     unknown = [name for name in given if name not in _KNOWN]
     if unknown and faiss:
-        raise RunFailure(
-            "InvalidConfig",
-            f"{field}.search_kwargs.{unknown[0]}: is unknown{did_you_mean(unknown[0], _KNOWN)} "
-            f"There are {', '.join(_KNOWN)}",
-        )
+        near = did_you_mean(unknown[0], _KNOWN) or f"; there are {', '.join(_KNOWN)}"
+        raise RunFailure("InvalidConfig", f"{field}.search_kwargs.{unknown[0]}: is unknown{near}")
     k = _whole(given.get("k", 5), f"{field}.search_kwargs.k")
     fetched = _whole(given.get("fetch_k", max(_FETCHED, k)), f"{field}.search_kwargs.fetch_k")
     if fetched < k:
