@@ -21,6 +21,7 @@ RUNS = "/apis/rapidfire.ai/v1alpha1/namespaces/{namespace}/runs"
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
 MERGE = {"Content-Type": "application/merge-patch+json"}
 MUTATING = "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy"
+UNAVAILABLE = 503
 FENCED = {"fenced": "yes"}
 
 
@@ -135,6 +136,11 @@ class Stage:
 
     def _create(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         answer = self.admin.post(path, json=body)
+        deadline = time.monotonic() + 30
+        while answer.status_code == UNAVAILABLE and time.monotonic() < deadline:
+            # Admission learns of new definitions later than the API server serves them.
+            time.sleep(0.1)
+            answer = self.admin.post(path, json=body)
         assert answer.is_success, answer.text
         created: dict[str, Any] = answer.json()
         return created

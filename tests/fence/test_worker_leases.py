@@ -44,8 +44,12 @@ def test_a_token_that_is_bound_to_no_pod_is_refused(stage: Stage) -> None:
     assert "must be bound to its pod" in stage.account("rapidfire-worker").lease("e-w-0", "e-w-0-aaaaa/1")
 
 
-@pytest.mark.parametrize("account", ["rapidfire-volume", "rapidfire-user"])
-def test_other_accounts_have_no_leases(stage: Stage, account: str) -> None:
-    assert "cannot get resource" in stage.account(account).send(
-        "GET", f"/apis/coordination.k8s.io/v1/namespaces/{stage.namespace}/leases/e-w-0"
-    )
+@pytest.mark.parametrize(
+    ("account", "verb"), [("rapidfire-volume", "get"), ("rapidfire-volume", "create"), ("rapidfire-user", "create")]
+)
+def test_other_accounts_have_no_leases_and_people_only_see_them(stage: Stage, account: str, verb: str) -> None:
+    path = f"/apis/coordination.k8s.io/v1/namespaces/{stage.namespace}/leases"
+    body = {"metadata": {"name": "e-w-0"}, "spec": {"holderIdentity": "x"}}
+    method, where = ("GET", f"{path}/e-w-0") if verb == "get" else ("POST", path)
+    answer = stage.account(account).send(method, where, **({} if verb == "get" else {"json": body}))
+    assert f"cannot {verb} resource" in answer

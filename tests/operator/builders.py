@@ -44,6 +44,21 @@ def evaluation(name: str = "exp", runs: int = 4, replicas: int = 2, **spec: Any)
     }
 
 
+def retrieval(splitters: int = 2, searches: int = 2, **spec: Any) -> dict[str, Any]:
+    """Return an Experiment whose pipelines search in `splitters` indexes, each in `searches` ways."""
+    splitter = "langchain_text_splitters:CharacterTextSplitter"
+    rag = {
+        "embedding_cls": {"$class": "langchain_huggingface:HuggingFaceEmbeddings"},
+        "text_splitter": {
+            "$list": [{"$class": splitter, "kwargs": {"chunk_size": 100 * (each + 1)}} for each in range(splitters)]
+        },
+        "search_kwargs": {"k": {"$list": list(range(1, searches + 1))}},
+    }
+    config = {"vllm_config": {"model_config": {"model": "tiny"}, "rag": rag}}
+    data = {"eval": {"uri": "hf://owner/questions"}, "documents": {"uri": "hf://owner/documents"}}
+    return evaluation(configs=[{"config": config}], data=data, **spec)
+
+
 def icop(name: str, op: str, runs: list[str], experiment_ref: str = "exp") -> dict[str, Any]:
     """Return an IC Op."""
     return {

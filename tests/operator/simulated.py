@@ -1,11 +1,14 @@
 """A node whose worker processes only pretend to compute, so that the operator's part runs on the real API server.
 
-It holds Leases, obeys assignments and commits as `docs/contracts.md` says. It can be told to fail, crash and hang.
+It holds Leases, obeys assignments and commits as `docs/contracts.md` says. It can be told to fail, crash and hang. Of
+an evaluation it prepares, builds indexes on a volume that all its processes share, and answers shards.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,6 +26,7 @@ from rapidfireai_operator.adapters.metrics import Metrics
 
 Body = dict[str, Any]
 BOUNDARIES = [4, 8, 12, 16]
+PREPARED = {"totalSteps": BOUNDARIES[-1], "boundaries": BOUNDARIES, "bytes": 1000}
 POLL_SECONDS = 0.03
 WATCH_SECONDS = 60
 
@@ -56,6 +60,14 @@ class Deed:
 Behaviour = Callable[[Attempt], Deed]
 
 
+def index_of(run: Body) -> str | None:
+    """Return the digest of the index that a run searches: it follows from what would be split and how."""
+    rag = (run["spec"]["config"].get("vllm_config") or {}).get("rag")
+    if rag is None:
+        return None
+    return hashlib.sha256(json.dumps(rag.get("text_splitter"), sort_keys=True).encode()).hexdigest()
+
+
 class Crash(Exception):  # noqa: N818 - it is an outcome, not an error
     """The process is gone."""
 
@@ -79,6 +91,7 @@ class Process:
     behaviour: Behaviour
     ledger: list[Attempt]
     lease_seconds: float
+    built: set[str]
     mine: dict[str, Body] = field(default_factory=dict)
     leaving: asyncio.Event = field(default_factory=asyncio.Event)
     frozen: bool = False
@@ -190,23 +203,35 @@ class Process:
             error = {"reason": deed.reason, "message": deed.message, "blame": deed.blame, "retry": deed.retry}
             await self.report(attempt, {**report, "final": True, "error": error})
             return
-        report["final"] = True
-        if attempt.task == "prepare":
-            report["prepared"] = {"totalSteps": BOUNDARIES[-1], "boundaries": BOUNDARIES, "bytes": 1000}
-        else:
-            end = BOUNDARIES[attempt.chunk]
-            step = min(end, start + 1) if parked else end
-            loss = 2.0 - 0.1 * step + 0.01 * int(attempt.run.rpartition("-r")[2])
-            path = f"{step}-{attempt.attempt}"
-            report |= {
-                "step": step,
-                "loss": f"{loss:.3f}",
-                "metrics": {"loss": loss, "chunk/loss": loss, "boundary/eval_loss": loss + 0.1},
-                "seconds": deed.seconds,
-                "checkpoint": {"path": path, "digest": "0" * 64, "step": step},
-            }
+        report |= self.found(run, attempt) if attempt.task != "chunk" else self.computed(run, attempt, parked)
+        report |= {"final": True, "seconds": deed.seconds}
         if await self.report(attempt, report):
             self.ledger.append(attempt)
+
+    def found(self, run: Body, attempt: Attempt) -> Body:
+        """What preparing found, or what there is once its index is built."""
+        digest = index_of(run)
+        if digest is None:
+            return {"prepared": PREPARED}
+        if attempt.task == "index":
+            self.built.add(digest)
+        return {"prepared": {**PREPARED, "index": digest, "indexBuilt": digest in self.built}}
+
+    def computed(self, run: Body, attempt: Attempt, parked: bool) -> Body:
+        """What a chunk or a shard came to."""
+        start = ((run["status"].get("progress") or {}).get("checkpoint") or {"step": 0})["step"]
+        end, index = BOUNDARIES[attempt.chunk], int(attempt.run.rpartition("-r")[2])
+        step = min(end, start + 1) if parked else end
+        reached = {"step": step, "checkpoint": {"path": f"{step}-{attempt.attempt}", "digest": "0" * 64, "step": step}}
+        if "vllm_config" in run["spec"]["config"]:
+            digest, value, margin = index_of(run), round(0.2 + 0.1 * index, 3), 1 / step
+            assert digest is None or digest in self.built, f"{attempt.run} searches an index that is not there"
+            estimate = {"value": value, "lower": value - margin, "upper": value + margin, "level": 0.95}
+            metrics = {"Samples Processed": float(step), "Accuracy": value}
+            return {**reached, "metrics": metrics, "estimates": {"Accuracy": {**estimate, "method": "normal"}}}
+        loss = 2.0 - 0.1 * step + 0.01 * index
+        metrics = {"loss": loss, "chunk/loss": loss, "boundary/eval_loss": loss + 0.1}
+        return {**reached, "loss": f"{loss:.3f}", "metrics": metrics}
 
     async def told_to_park(self, run: str, deed: Deed) -> bool:
         """Compute for a while; return whether it was cut short, as the worker leaves or an operation cannot wait."""
@@ -262,6 +287,7 @@ class Node:
         self.objects = aio.client.CustomObjectsApi(client)
         self.room, self.lease_seconds = room, lease_seconds
         self.ledger: list[Attempt] = []
+        self.built: set[str] = set()
         self.processes: dict[str, Process] = {}
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.name = f"node-{namespace}"
@@ -331,6 +357,7 @@ class Node:
             self.behaviour,
             self.ledger,
             self.lease_seconds,
+            self.built,
         )
 
     async def kill(self, slot: str, exit_code: int = 137) -> None:

@@ -119,7 +119,7 @@ def evals(**more: Any) -> dict[str, Any]:
 
 
 def test_an_evaluation_is_accepted_with_its_leaves_and_whatever_claims_it_names() -> None:
-    rag = {"embedding_kwargs": {"model_name": "pvc://embedders/mini"}}
+    rag = {"embedding_cls": {"$class": "lib:Embeddings"}, "embedding_kwargs": {"model_name": "pvc://embedders/mini"}}
     prompts = {"instructions": "see pvc://nothing/here"}
     models = {"$list": ["pvc://models/a", "pvc://models/b"]}
     model = {"model_config": {"model": models}, "rag": rag, "prompt_manager": prompts}
