@@ -134,6 +134,13 @@ def test_without_accumulate_metrics_fn_each_metric_is_a_sum() -> None:
     assert 500 < low < 652 < high < 800
 
 
+def test_a_sum_without_a_range_says_that_its_interval_is_not_wilsons() -> None:
+    batches = [BatchMetrics(10, {"Tokens": {"value": 100 + extra}}) for extra in range(3)]
+
+    assert estimate(batches, TOTAL, Strategy("wilson"))["Tokens"].method == "normal"
+    assert estimate(batches[:1], TOTAL, Strategy("wilson"))["Tokens"].lower is None, "one batch says nothing of it"
+
+
 def test_without_accumulate_metrics_fn_a_metric_may_say_that_it_is_a_mean() -> None:
     batches = [*means(0.5, 0.75, rows=8), *means(1.0, rows=2)]
 

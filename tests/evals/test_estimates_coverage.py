@@ -18,7 +18,7 @@ MANY = 4000
 """Where the truth is held hardly more often than it must be, so that chance does not decide."""
 ROWS = 800
 BATCH = 8
-SEEN = (56, 104, 200, 400, 720)
+SEEN = (56, 104, 400, 720)
 AT_LEAST = 0.93
 METHODS: tuple[Method, ...] = ("normal", "wilson", "hoeffding")
 Array = np.ndarray

@@ -286,7 +286,8 @@ def _estimate(sample: _Sample, total: int, strategy: Strategy) -> MetricEstimate
     if found is None:
         return MetricEstimate(value, others=sample.flags)
     lower, upper = (scale * bound for bound in found)
-    return MetricEstimate(value, lower, upper, strategy.level, strategy.method, sample.flags)
+    method = "normal" if low is None else strategy.method  # Wilson's is of what has a range
+    return MetricEstimate(value, lower, upper, strategy.level, method, sample.flags)
 
 
 def _knowledge(sample: _Sample, sums: bool) -> Knowledge:

@@ -25,6 +25,8 @@ FEW = 30
 """With fewer expected rows on one side than this, seen or still to come, a proportion is not nearly normal."""
 Interval = tuple[float, float]
 _STEPS = 200
+_MANY = 1000
+"""Degrees of freedom from which on more of them make no difference."""
 _TWO = 2
 _NEARLY = 1e-9
 _WHOLE = 1e-6
@@ -198,4 +200,4 @@ def _error(known: Knowledge, level: float) -> float | None:
     error = math.sqrt(math.fsum(squares) / count)
     if error <= _NEARLY * abs(known.mean):
         return None
-    return error * t_quantile(level, count - 1) / normal_quantile(level)
+    return error * t_quantile(level, min(count - 1, _MANY)) / normal_quantile(level)
