@@ -217,5 +217,5 @@ def test_where_there_is_no_gpu_the_log_says_so(
 
     if hasattr(faiss, "StandardGpuResources"):
         pytest.skip("faiss-gpu is installed")
-    workspace.opened(document_loader=loader, enable_gpu_search=True)
+    assert not workspace.opened(document_loader=loader, enable_gpu_search=True).on_gpu
     assert "this worker has faiss-cpu" in capsys.readouterr().out

@@ -46,20 +46,18 @@ def write_index(path: Path, index: Any) -> None:
     faiss.write_index(index, str(path))
 
 
-def opened_index(path: Path, *, gpu: bool) -> tuple[Any, bool]:
-    """Return an index, and whether it is on a GPU.
+def opened_index(path: Path) -> Any:
+    """Return an index; its vectors and the graph of HNSW are mapped, not read: processes of a machine share the pages."""
+    return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_READ_ONLY)
 
-    Its vectors (and the graph of HNSW) are mapped, not read: processes of a machine share the pages. On a GPU they are
-    copied there.
-    """
-    index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_READ_ONLY)
-    if not gpu:
-        return index, False
+
+def on_gpu(index: Any) -> Any:
+    """Return a copy of an index on the GPU, or None where FAISS cannot search on one; the log says why."""
     obstacle = gpu_obstacle()
     if obstacle is not None:
-        _log.info("enable_gpu_search: searching exactly, on the CPU", why=obstacle, index=str(path))
-        return index, False
-    return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index), True
+        _log.info("enable_gpu_search: searching exactly, on the CPU", why=obstacle)
+        return None
+    return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
 
 
 def gpu_obstacle() -> str | None:
@@ -111,8 +109,14 @@ class Index:
 
     def __init__(self, directory: Path, *, gpu: bool) -> None:
         self.documents = StoredDocuments(directory / DOCUMENTS)
-        self._index, self.on_gpu = opened_index(directory / VECTORS, gpu=gpu)
-        self._lock = threading.Lock() if self.on_gpu else None  # a GPU's resources serve one thread at a time
+        self._index = opened_index(directory / VECTORS)
+        self._gpu = on_gpu(self._index) if gpu else None
+        self._lock = threading.Lock()  # a GPU's resources serve one thread at a time
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a GPU searches."""
+        return self._gpu is not None
 
     @property
     def dimension(self) -> int:
@@ -120,7 +124,7 @@ class Index:
         return int(self._index.d)
 
     def store(self, embeddings: SharedEmbeddings) -> FAISS:
-        """Return the index as a vector store of LangChain."""
+        """Return the index as a vector store of LangChain, which searches on the CPU."""
         return FAISS(embeddings, self._index, MappedDocuments(self.documents), _Places(len(self.documents)))
 
     def found(self, store: FAISS, queries: Sequence[str], search: Search) -> list[list[Document]]:
@@ -151,10 +155,10 @@ class Index:
         return [[self.documents[place] for place, _ in each[: search.k]] for each in chosen]
 
     def _search(self, vectors: Any, count: int) -> tuple[Any, Any]:
-        if self._lock is None:
+        if self._gpu is None:
             return self._index.search(vectors, count)  # type: ignore[no-any-return]
         with self._lock:
-            return self._index.search(vectors, count)  # type: ignore[no-any-return]
+            return self._gpu.search(vectors, count)  # type: ignore[no-any-return]
 
     def _suitable(
         self, found: Iterable[tuple[Any, Any]], suits: Callable[[dict[str, Any]], bool] | None

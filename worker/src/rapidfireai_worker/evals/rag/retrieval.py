@@ -36,6 +36,7 @@ class Retrieval:
         retriever: The retriever of LangChain that finds the same, one query after another.
         vector_store: What is searched; None for a retriever of the user's.
         spec: What it was made of.
+        on_gpu: Whether a GPU searches.
     """
 
     def __init__(
@@ -46,6 +47,8 @@ class Retrieval:
         retriever: Any,
         vector_store: Any,
         spec: RagSpec,
+        *,
+        on_gpu: bool = False,
     ) -> None:
         self._find = find
         self._reranker = reranker
@@ -56,6 +59,7 @@ class Retrieval:
         self.search_kwargs = spec.search.kwargs(faiss=spec.store.is_faiss)
         self.reranker = None if reranker is None else reranker.compressor
         self.digest = spec.digest
+        self.on_gpu = on_gpu
 
     def get_context(self, batch_queries: list[str], use_reranker: bool = True, serialize: bool = True) -> Any:
         """Return what is found for each query.
@@ -101,7 +105,8 @@ def open_rag(spec: RagSpec, volume: Volume) -> Retrieval:
         _check_dimension(index.dimension, embeddings, spec)
         store: Any = index.store(embeddings)
         find: Any = lambda queries: index.found(store, queries, spec.search)  # noqa: E731
-        return Retrieval(find, reranker, template, _retriever(store, spec, faiss=True), store, spec)
+        retriever = _retriever(store, spec, faiss=True)
+        return Retrieval(find, reranker, template, retriever, store, spec, on_gpu=index.on_gpu)
     store = _own_store(spec, volume, embeddings)
     retriever = _retriever(store, spec, faiss=False)
     return Retrieval(_asked(retriever, spec, embeddings), reranker, template, retriever, store, spec)
