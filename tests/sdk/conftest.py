@@ -102,12 +102,17 @@ class Workspace:
     def create_runs(self, experiment: Experiment) -> list[str]:
         """Expand the experiment as the operator does; return the runs' names."""
         name = experiment.metadata.name
+        owner = {"apiVersion": f"{GROUP}/{VERSION}", "kind": "Experiment", "name": name, "uid": experiment.metadata.uid}
         leaves = expand(experiment.spec.configs, mode=experiment.spec.mode)
         for index, leaf in enumerate(leaves, start=1):
             body = {
                 "apiVersion": f"{GROUP}/{VERSION}",
                 "kind": "Run",
-                "metadata": {"name": run_name(name, index), "labels": {EXPERIMENT_LABEL: name}},
+                "metadata": {
+                    "name": run_name(name, index),
+                    "labels": {EXPERIMENT_LABEL: name},
+                    "ownerReferences": [owner],
+                },
                 "spec": {"experimentRef": name, "index": index, "config": leaf},
             }
             self.objects.create_namespaced_custom_object(GROUP, VERSION, self.namespace, "runs", body)

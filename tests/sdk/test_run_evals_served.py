@@ -74,6 +74,8 @@ def test_an_evaluation_is_followed_and_returns_answers_and_metrics(
     assert again.get_evaluations()[1][0] == rows
     with pytest.raises(ExperimentError, match=r"my-evals-r1 is an evaluation and has no model"):
         again.export(1, "model")
+    with pytest.raises(ExperimentError, match="an evaluation has no weights to begin with; leave it out"):
+        again.clone(1, {"batch_size": 4}, warm_start=True)
 
 
 def test_ctrl_c_parks_the_workers_and_the_same_call_goes_on(
@@ -130,14 +132,6 @@ def test_each_mode_has_its_own_call_and_name(workspace: Workspace) -> None:
         Experiment("x", "train", namespace=workspace.namespace, kubeconfig=workspace.kubeconfig)
     workspace.create_experiment("my-evals")
     assert experiment(workspace).experiment_name == "My Evals_1", "the one that trains is not taken up"
-
-
-def test_a_warm_clone_of_an_evaluation_is_refused_in_a_sentence(served: Workspace, act: Act) -> None:
-    made = experiment(served)
-    act(play(served, "my-evals"))
-    evaluate(made)
-    with pytest.raises(ExperimentError, match="an evaluation has no weights to begin with; leave it out"):
-        made.clone(1, {"batch_size": 4}, warm_start=True)
 
 
 def test_keys_lie_in_a_secret_of_the_experiment_alone(
