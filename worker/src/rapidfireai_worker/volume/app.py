@@ -25,6 +25,7 @@ from rapidfireai_worker.volume.auth import Gatekeeper
 from rapidfireai_worker.volume.checkpoints import add_checkpoint_routes
 from rapidfireai_worker.volume.feed import Feed
 from rapidfireai_worker.volume.janitor import Janitor, mark_used
+from rapidfireai_worker.volume.leasing import Budgets, Experiments, add_budget_routes
 from rapidfireai_worker.volume.settings import VolumeSettings
 from rapidfireai_worker.volume.shards import Commits, add_shard_routes
 from rapidfireai_worker.volume.store import (
@@ -56,6 +57,7 @@ def create_app(settings: VolumeSettings) -> FastAPI:
         api = KubeApi(client, settings.pod_namespace)
         app.state.commits = Commits(volume, api)
         app.state.service = Service(settings, volume, Gatekeeper(client, settings.pod_namespace))
+        app.state.experiments = Experiments(api)
         tasks = (
             asyncio.create_task(_feed(settings, volume, api)),
             asyncio.create_task(Janitor(volume, settings).run(api)),
@@ -158,7 +160,12 @@ def _add_routes(app: FastAPI, volume: Volume) -> None:
         await service(request).gatekeeper.admit(request.headers.get("authorization"), verb)
         return service(request)
 
+    async def known(request: Request, experiment: str) -> bool:
+        experiments: Experiments = request.app.state.experiments
+        return await experiments.knows(experiment)
+
     add_checkpoint_routes(app, admit, volume)
+    add_budget_routes(app, admit, Budgets(volume), known)
     add_shard_routes(app, admit, volume)
 
     @app.get("/healthz")
