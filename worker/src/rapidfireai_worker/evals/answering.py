@@ -81,8 +81,8 @@ class Answering:
         again = set(self._committed.failed)
         plan = chain(batches(self._committed.failed, size), batches(places, size))
         try:
-            while (asked := self._ask(plan)) or self._window:
-                if not asked:
+            while (more := self._ask(plan)) or self._window:
+                if not more:
                     self._wait()
                 self._conclude(again)
                 self._report()
