@@ -15,8 +15,8 @@ from rapidfireai_worker.engine import RunFailure
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "cranfield"
 pytestmark = [pytest.mark.ml, pytest.mark.xdist_group("rag-models")]
-ABSTRACTS = 40
-QUERIES = 25
+ABSTRACTS = 30
+QUERIES = 12
 NAMES = ("wing", "shock", "layer", "heat", "flow", "plate", "cone", "jet")
 
 
@@ -49,7 +49,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"{DATA} is not there")
 def test_it_finds_the_abstracts_that_a_plain_computation_finds(workspace: Workspace, embedder: dict[str, Any]) -> None:
-    """The same documents in the same order, for each query of the collection."""
+    """The same documents in the same order, for each query."""
     lines = (DATA / "documents.jsonl").read_text().splitlines()[:ABSTRACTS]
     workspace.documents = workspace.write("documents.jsonl", lines)
     queries = [json.loads(line)["text"] for line in (DATA / "queries.jsonl").read_text().splitlines()[:QUERIES]]

@@ -47,7 +47,7 @@ def write_index(path: Path, index: Any) -> None:
 
 
 def opened_index(path: Path) -> Any:
-    """Return an index; its vectors and the graph of HNSW are mapped, not read: processes of a machine share the pages."""
+    """Return an index; vectors and the graph of HNSW are mapped, not read: processes of a machine share the pages."""
     return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_READ_ONLY)
 
 
