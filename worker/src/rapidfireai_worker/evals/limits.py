@@ -159,7 +159,10 @@ class Permit:
 
 @dataclass(eq=False)
 class _Waiting:
+    """A request that waits: what is set aside for it, and what it takes in any case."""
+
     tokens: int
+    surely: int
     granted: asyncio.Future[Permit]
 
 
@@ -199,8 +202,12 @@ class Limiter:
         """Note that there is something to report."""
         self._wake.set()
 
-    async def permit(self, tokens: int) -> Permit:
-        """Wait until a request may be started that takes so many tokens at most; start it at once.
+    async def permit(self, tokens: int, surely: int = 0) -> Permit:
+        """Wait until a request may be started; start it at once.
+
+        Args:
+            tokens: What it takes at most, as far as is known; no more than the whole limit is set aside.
+            surely: What it takes in any case.
 
         Raises:
             TooLarge: If it takes more than the limit of a minute.
@@ -209,15 +216,15 @@ class Limiter:
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name=f"limiter of {self._holder}")
         while True:
-            permit = await self._wait(tokens)
+            permit = await self._wait(tokens, surely)
             if not permit.expired:
-                self._starts.append((self.now(), tokens))
+                self._starts.append((self.now(), permit.tokens))
                 return permit
             permit.give_back()
 
-    async def _wait(self, tokens: int) -> Permit:
-        self._check(tokens)
-        waiting = _Waiting(tokens, asyncio.get_running_loop().create_future())
+    async def _wait(self, tokens: int, surely: int) -> Permit:
+        waiting = _Waiting(tokens, surely, asyncio.get_running_loop().create_future())
+        self._fit(waiting)
         self._waiting.append(waiting)
         self._demand.set()
         self._wake.set()
@@ -228,12 +235,20 @@ class Limiter:
                 waiting.granted.result().give_back()
             raise
 
-    def _check(self, tokens: int) -> None:
-        if self._tpm is not None and tokens > self._tpm:
+    def _fit(self, waiting: _Waiting) -> None:
+        """Set no more aside than the whole limit.
+
+        Raises:
+            TooLarge: If that is not enough in any case.
+        """
+        if self._tpm is None:
+            return
+        if waiting.surely > self._tpm:
             raise TooLarge(
-                f"the prompt and its answer may take {tokens} tokens and tpm_limit is {self._tpm}: shorten the prompt, "
-                "lower max_completion_tokens, or raise tpm_limit"
+                f"the prompt and its answer take {waiting.surely} tokens at least and tpm_limit is {self._tpm}: "
+                "shorten the prompt, lower max_completion_tokens, or raise tpm_limit"
             )
+        waiting.tokens = min(waiting.tokens, self._tpm)
 
     async def close(self) -> None:
         """Give back what is held; who still waits gets nothing."""
@@ -354,7 +369,7 @@ class Limiter:
         self._tpm = grant.tpm
         for waiting in [each for each in self._waiting if not each.granted.done()]:
             try:
-                self._check(waiting.tokens)
+                self._fit(waiting)
             except TooLarge as problem:
                 waiting.granted.set_exception(problem)
 

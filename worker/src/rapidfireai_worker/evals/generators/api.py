@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
-import re
 import time
 import uuid
+import weakref
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 import openai
 import structlog
@@ -21,9 +19,17 @@ from openai.types.chat import ChatCompletion
 from tenacity import AsyncRetrying, RetryCallState, stop_after_attempt, wait_random_exponential
 
 from rapidfireai_worker.engine import RunFailure
+from rapidfireai_worker.evals.generators.api_config import (
+    address_of,
+    budget_key,
+    client_of,
+    completion_tokens_of,
+    limits_of,
+    request_of,
+)
 from rapidfireai_worker.evals.generators.api_errors import Endpoint, Verdict, secrets_of, verdict, without_keys
 from rapidfireai_worker.evals.generators.api_loop import LoopThread
-from rapidfireai_worker.evals.generators.api_tokens import Estimator
+from rapidfireai_worker.evals.generators.api_tokens import Estimator, surely
 from rapidfireai_worker.evals.limits import (
     Lessor,
     Limiter,
@@ -35,10 +41,6 @@ from rapidfireai_worker.evals.limits import (
 from rapidfireai_worker.evals.parts import Conversation, Generation, Site
 from rapidfireai_worker.volume.budgets import Limits, Terms
 
-COMPLETION_TOKENS = 150
-"""What an answer takes at most if nobody says."""
-TIMEOUT_SECONDS = 120.0
-"""How long one request may take if `client_config.timeout` does not say."""
 CONCURRENCY = 64
 """Requests of one run that a worker has under way at most."""
 _CLOSE_SECONDS = 10.0
@@ -88,6 +90,7 @@ class ApiClients:
         self._limiters: dict[tuple[str, Limits], Limiter] = {}
         self._lessors: dict[str, Lessor] = {}
         self._estimators: dict[str, Estimator] = {}
+        self._generators: weakref.WeakSet[ApiGenerator] = weakref.WeakSet()
         self._holder = f"{site.worker or 'worker'}-{uuid.uuid4().hex[:8]}"
         for library in ("httpx2", "httpx", "openai"):  # they tell of each request
             logging.getLogger(library).setLevel(logging.WARNING)
@@ -100,11 +103,11 @@ class ApiClients:
         """
         if adapter is not None:
             raise RunFailure("InvalidConfig", "adapter: an API serves what it has; evaluate adapters with vllm_config")
-        limits = _limits(config)
-        request = _request(config)
+        limits = limits_of(config)
+        request = request_of(config)
         client_config = dict(config.get("client_config") or {})
         tries = client_config.pop("max_retries", None)
-        client = _client(client_config)
+        client = client_of(client_config)
         key = budget_key(str(client.base_url), str(request["model"]))
         generator = ApiGenerator(
             run=job_run,
@@ -112,7 +115,7 @@ class ApiClients:
             client=client,
             request=request,
             endpoint=Endpoint(
-                _address(str(client.base_url)),
+                address_of(str(client.base_url)),
                 str(request["model"]),
                 tuple(request),
                 secrets_of(client_config, client.api_key),
@@ -121,6 +124,7 @@ class ApiClients:
             estimator=self._estimators.setdefault(key, Estimator()),
             patience=self._patience if tries is None else Patience(max(1, int(tries) + 1)),
         )
+        self._generators.add(generator)
         _log.info("asks an API", run=job_run, url=generator.endpoint.url, model=request["model"], budget=key)
         return generator
 
@@ -144,6 +148,8 @@ class ApiClients:
 
     def close(self) -> None:
         """Give back the leases and end the event loop."""
+        for generator in list(self._generators):
+            generator.close()
         for limiter in self._limiters.values():
             try:
                 self._loop.run(limiter.close()).result(_CLOSE_SECONDS)
@@ -201,6 +207,8 @@ class ApiGenerator:
 
     def close(self) -> None:
         """Give up what is under way."""
+        if self.client.is_closed():
+            return
         for future in list(self._futures):
             future.cancel()
         try:
@@ -258,10 +266,13 @@ class ApiGenerator:
             raise self._failure
         if (wait := self._resume_at - time.monotonic()) > 0:
             await asyncio.sleep(wait)
-        prompt_tokens = self.estimator.estimate(conversation)
-        reserved = prompt_tokens + _completion_tokens(self.request)
-        permit = await self.limiter.permit(reserved) if self.limiter is not None else None
-        used = reserved  # what is cut off counts as a whole: nobody knows what it took
+        answer_tokens = completion_tokens_of(self.request)
+        reserved = self.estimator.estimate(conversation) + answer_tokens
+        least = surely(conversation) + answer_tokens
+        permit = await self.limiter.permit(reserved, least) if self.limiter is not None else None
+        used = (
+            permit.tokens if permit is not None else reserved
+        )  # what is cut off counts as a whole: nobody knows what it took
         begun = time.monotonic()
         try:
             answer = await self._create(messages=list(conversation))
@@ -328,19 +339,6 @@ def _worth_another(state: RetryCallState) -> bool:
     return isinstance(error, _Refused) and error.verdict.outcome == "again"
 
 
-def token_spend(config: Mapping[str, Any], prompt_tokens: int, completion_tokens: int) -> float:
-    """Return what tokens cost in dollars, by the prices of an `api_config` for a million of them."""
-    input_price, output_price = float(config.get("input_price") or 0), float(config.get("output_price") or 0)
-    return (prompt_tokens * input_price + completion_tokens * output_price) / 1e6
-
-
-def budget_key(base_url: str, model: str) -> str:
-    """Return the name of the budget of a model at an address: readable, and another one for every pair."""
-    words = re.sub(r"[^a-z0-9.]+", "-", f"{urlsplit(base_url).hostname or 'api'}-{model}".lower()).strip("-.")
-    digest = hashlib.sha256(f"{base_url.rstrip('/')}\n{model}".encode()).hexdigest()[:12]
-    return f"{words[:100].strip('-.')}-{digest}"
-
-
 async def _made(lessor: Lessor, limits: Limits, name: str) -> Limiter:
     return Limiter(lessor, limits, name)
 
@@ -355,52 +353,3 @@ def _generation(answer: ChatCompletion, seconds: float) -> Generation:
         completion_tokens=usage.completion_tokens if usage else 0,
         seconds=seconds,
     )
-
-
-def _limits(config: Mapping[str, Any]) -> Limits:
-    limits = Limits(config.get("rpm_limit"), config.get("tpm_limit"))
-    problem = limits.problem()
-    if problem is not None:
-        raise RunFailure("InvalidConfig", f"api_config.{problem}")
-    return limits
-
-
-def _request(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what every request says."""
-    request = dict(config.get("model_config") or {})
-    if not request.get("model"):
-        raise RunFailure("InvalidConfig", "api_config.model_config.model: name the model that the API is asked for")
-    for name in ("messages", "stream"):
-        if request.pop(name, None):
-            raise RunFailure("InvalidConfig", f"api_config.model_config.{name}: leave it out, it is set for each row")
-    if "max_tokens" not in request:
-        tokens = config.get("max_completion_tokens") or request.get("max_completion_tokens") or COMPLETION_TOKENS
-        request["max_completion_tokens"] = tokens
-    return request
-
-
-def _completion_tokens(request: Mapping[str, Any]) -> int:
-    tokens = request.get("max_completion_tokens") or request.get("max_tokens") or COMPLETION_TOKENS
-    return int(tokens) * int(request.get("n") or 1)
-
-
-def _client(client_config: Mapping[str, Any]) -> openai.AsyncOpenAI:
-    """Return a client that never tries again by itself: each try has to be within the limits."""
-    try:
-        return openai.AsyncOpenAI(**{"timeout": TIMEOUT_SECONDS, **client_config}, max_retries=0)
-    except openai.OpenAIError:
-        raise RunFailure(
-            "InvalidConfig",
-            "api_config.client_config.api_key: give the key, or OPENAI_API_KEY in the workers' environment; for a "
-            "server that asks for none, any word will do",
-        ) from None
-    except (TypeError, ValueError) as error:
-        words = without_keys(str(error), secrets_of(client_config, str(client_config.get("api_key") or "")))
-        raise RunFailure("InvalidConfig", f"api_config.client_config: {words}") from None
-
-
-def _address(base_url: str) -> str:
-    """Return an address without a user's name, password or query."""
-    parts = urlsplit(base_url)
-    port = f":{parts.port}" if parts.port else ""
-    return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}".rstrip("/")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
@@ -15,33 +16,44 @@ _MESSAGE = 8
 _CONVERSATION = 32
 """Tokens that a chat template adds to a conversation; some begin with a system message of their own."""
 _IMAGE_TOKENS = 765
+_LONGEST_TOKEN = 8
+"""Bytes that a token of ordinary text hardly ever exceeds."""
 
 
 class Estimator:
     """Estimates from above, and from what answers say ever less so.
 
-    Every token of a text covers a byte of it at least, so a prompt never has more tokens than bytes. Once answers
-    have said how many tokens their prompts had, the largest part of the bound that was seen lately counts, and a
-    tenth more.
+    Every token of a text covers a byte of it at least, so a prompt never has more tokens than bytes, but for what the
+    template adds. Once answers have said how many tokens their prompts had, the most tokens a byte that were seen
+    lately count, and a tenth more.
     """
 
     def __init__(self) -> None:
-        self._parts: deque[float] = deque(maxlen=_REMEMBERED)
+        self._densities: deque[float] = deque(maxlen=_REMEMBERED)
 
     def estimate(self, conversation: Conversation) -> int:
         """Return how many tokens a prompt has at most, as far as is known."""
-        part = min(1.0, max(self._parts) * _MARGIN) if self._parts else 1.0
-        return max(1, round(bound(conversation) * part))
+        density = min(1.0, max(self._densities) * _MARGIN) if self._densities else 1.0
+        return _template(conversation) + math.ceil(_text(conversation) * density)
 
     def learn(self, conversation: Conversation, tokens: int) -> None:
         """Take note of how many tokens a prompt really had."""
-        if tokens > 0:
-            self._parts.append(tokens / bound(conversation))
+        size = _text(conversation)
+        if tokens > 0 and size:
+            self._densities.append(tokens / size)
 
 
-def bound(conversation: Conversation) -> int:
-    """Return how many tokens a prompt can have at most: its bytes, and what a template adds."""
-    return _CONVERSATION + sum(_MESSAGE + _size(message.get("content")) for message in conversation)
+def surely(conversation: Conversation) -> int:
+    """Return how many tokens a prompt has at least."""
+    return _text(conversation) // _LONGEST_TOKEN
+
+
+def _template(conversation: Conversation) -> int:
+    return _CONVERSATION + _MESSAGE * len(conversation)
+
+
+def _text(conversation: Conversation) -> int:
+    return sum(_size(message.get("content")) for message in conversation)
 
 
 def _size(content: Any) -> int:
