@@ -275,7 +275,7 @@ def test_wrong_arguments_are_named_before_anything_is_created(workspace: Workspa
 @pytest.mark.parametrize(
     ("arguments", "kind", "words"),
     [
-        ({"mode": "evals"}, ValueError, "mode must be 'fit'"),
+        ({"mode": "train"}, ValueError, "mode must be 'fit'"),
         ({"experiment_nam": "x"}, TypeError, "did you mean experiment_name?"),
         ({"experiments_path": "a", "experiment_path": "b"}, TypeError, "another name of experiments_path"),
         ({"experiment_name": 3}, TypeError, "experiment_name must be a string"),
