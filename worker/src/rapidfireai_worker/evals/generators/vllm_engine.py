@@ -191,8 +191,11 @@ class Engine:
             raise self._died() from error
         except EngineGenerateError as error:
             return Generation(None, f"vLLM failed on it: {error.__cause__ or error}", seconds=time.monotonic() - began)
-        except (VLLMClientError, ValueError, TypeError) as error:
+        except VLLMClientError as error:
             return Generation(None, f"vLLM refuses it: {error}", seconds=time.monotonic() - began)
+        except Exception as error:  # what a template raises over something that is no conversation
+            words = f"{type(error).__name__}: {error}"
+            return Generation(None, f"it cannot be made a prompt: {words}", seconds=time.monotonic() - began)
         seconds = time.monotonic() - began
         first = last.outputs[0]
         if first.finish_reason in {"abort", "error"}:
