@@ -12,7 +12,8 @@ from rapidfireai.automl.wire import to_wire
 from rapidfireai.config_fields import REF
 from rapidfireai.credentials import without_secrets
 from rapidfireai.errors import ConfigError
-from rapidfireai.evals_fields import API, PROMPT_MANAGER, RAG, VLLM, Check
+from rapidfireai.evals_checks import Check
+from rapidfireai.evals_fields import API, PROMPT_MANAGER, RAG, VLLM
 
 _FILE = "instructions_file_path"
 

@@ -15,7 +15,8 @@ from rapidfireai.arguments import did_you_mean
 from rapidfireai.config_fields import LIST, NONE, mapping, marker_of, members
 from rapidfireai.credentials import refuse_secrets
 from rapidfireai.errors import ConfigError
-from rapidfireai.evals_fields import OTHER_NAMES, PIPELINE, RUN, SECTIONS, fields
+from rapidfireai.evals_checks import fields
+from rapidfireai.evals_fields import OTHER_NAMES, PIPELINE, RUN, SECTIONS
 from rapidfireai.expansion.pipelines import LEAVES, reranks_more_than_it_finds
 
 DEFAULT_BATCH = 8
