@@ -8,7 +8,8 @@ Everything else of the process is the real thing. The script's keys, all optiona
 - `persist_gate`: whether persisting waits for the gate `persist`; `persist_full`: whether the disk is full then;
   `persist_no_memory`: whether memory runs out then, unless nothing is warm;
 - `pin_at`: the step whose checkpoint is persisted once the run has a pinned one;
-- `boundary_metrics`: further metrics of each chunk.
+- `boundary_metrics`: further metrics of each chunk;
+- `estimates`: the estimates of each chunk.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ import sys
 import time
 from typing import Any
 
-from rapidfireai.api.run import Checkpoint, Prepared
-from rapidfireai_worker.engine import ChunkControl, ChunkOutcome, Discarded, Holdings, RunJob
+from rapidfireai.api.run import Checkpoint, Estimate, Prepared
+from rapidfireai_worker.engine import ChunkControl, ChunkOutcome, Discarded, Holdings, RunFailure, RunJob
 from rapidfireai_worker.layout import Volume
 from rapidfireai_worker.main import run
 from rapidfireai_worker.settings import WorkerSettings
@@ -50,6 +51,14 @@ class ScriptedEngine:
         self._sessions[job.run_uid] = 0
         return Prepared(total_steps=total, boundaries=boundaries, bytes=1000)
 
+    def build_index(self, job: RunJob, control: ChunkControl) -> Prepared:
+        self._trace("index", job)
+        control.report(0, {"Documents Indexed": 3.0, "Documents": 9.0})
+        self._wait_at(job, "index", control)
+        if control.park.is_set():
+            raise RunFailure("IndexAbandoned", "told to end", blame="Infrastructure")
+        return Prepared(total_steps=TOTAL, boundaries=[4, 8], index="a" * 64, index_built=True)
+
     def run_chunk(self, job: RunJob, chunk: int, control: ChunkControl) -> ChunkOutcome:
         committed = job.checkpoint.step if job.checkpoint else 0
         step = self._sessions.setdefault(job.run_uid, committed)
@@ -62,8 +71,14 @@ class ScriptedEngine:
             step = self._step(job, step, control, metrics)
         metrics.update(job.config.get("boundary_metrics", [{}] * CHUNKS)[chunk])
         self._trace("computed", job, chunk=chunk, step=step)
+        estimates = job.config.get("estimates", [{}] * CHUNKS)[chunk]
         return ChunkOutcome(
-            step, {**metrics, "chunk/loss": 1.0}, metrics.get("loss"), 0.1, lambda: self._persist(job, step, control)
+            step,
+            {**metrics, "chunk/loss": 1.0},
+            metrics.get("loss"),
+            0.1,
+            lambda: self._persist(job, step, control),
+            {name: Estimate.model_validate(each) for name, each in estimates.items()},
         )
 
     def _step(self, job: RunJob, step: int, control: ChunkControl, metrics: dict[str, float]) -> int:

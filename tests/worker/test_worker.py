@@ -28,7 +28,7 @@ def test_an_assignment_is_prepared_computed_made_durable_and_committed(workspace
     run = workspace.create_run()
     attempt = workspace.assign(run, workspace.holder(), chunk=-1)
     prepared = workspace.committed(run, attempt)
-    assert prepared["prepared"] == {"totalSteps": 8, "boundaries": [4, 8], "bytes": 1000}
+    assert prepared["prepared"] == {"totalSteps": 8, "boundaries": [4, 8], "bytes": 1000, "indexBuilt": False}
     for chunk, step in ((0, 4), (1, 8)):
         attempt = workspace.assign(run, workspace.holder(), chunk=chunk)
         commit = workspace.committed(run, attempt)
@@ -38,6 +38,38 @@ def test_an_assignment_is_prepared_computed_made_durable_and_committed(workspace
         assert commit["loss"] == f"{8.0 / step:.4g}"
         assert "prepared" not in commit
     assert [line["sequence"] for line in workspace.metrics_log(run)] == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+def test_an_index_is_built_reported_and_committed(workspace: Workspace) -> None:
+    workspace.worker()
+    run = workspace.create_run(gates=["index"])
+    attempt = workspace.assign(run, workspace.holder(), chunk=-1, task="index")
+    told = workspace.wait("progress", lambda: (now := workspace.progress(run)) and now.get("metrics") and now)
+    assert (told["step"], told["metrics"]) == (0, {"Documents Indexed": 3, "Documents": 9})
+    workspace.open_gate(run, "index")
+    prepared = workspace.committed(run, attempt)["prepared"]
+    assert (prepared["index"], prepared["indexBuilt"]) == ("a" * 64, True)
+
+
+def test_who_stops_at_once_waits_for_no_index_and_pays_nothing(workspace: Workspace) -> None:
+    worker = workspace.worker()
+    run = workspace.create_run(gates=["index"])
+    attempt = workspace.assign(run, workspace.holder(), chunk=-1, task="index")
+    workspace.wait("the build", lambda: workspace.trace("index"))
+    workspace.patch(run, {"desiredState": "Stopped", "when": "Immediate"})
+    error = workspace.committed(run, attempt)["error"]
+    assert (error["reason"], error["blame"]) == ("IndexAbandoned", "Infrastructure")
+    assert worker.terminate() == 0
+
+
+def test_a_commit_takes_away_what_earlier_estimates_had(workspace: Workspace) -> None:
+    workspace.worker()
+    sure = {"Accuracy": {"value": 0.5, "lower": 0.4, "upper": 0.6}, "Other": {"value": 1.0}}
+    run = workspace.create_run(estimates=[sure, {"Accuracy": {"value": 0.75}}])
+    first = workspace.committed(run, workspace.assign(run, workspace.holder()))
+    assert first["estimates"] == sure
+    second = workspace.committed(run, workspace.assign(run, workspace.holder(), chunk=1))
+    assert second["estimates"] == {"Accuracy": {"value": 0.75}}
 
 
 def test_progress_is_reported_while_a_chunk_computes(workspace: Workspace) -> None:
