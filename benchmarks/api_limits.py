@@ -125,8 +125,8 @@ def _render(rows: list[list[str]], seconds: float) -> str:
         "Measured where the requests arrive; tokens are what answers took. `used` is the part of the limit over whole "
         f"minutes from the first request on. All cases run at once for {seconds:.0f} s, answers take 0.3 s.\n\n"
         f"{table}\n\n"
-        f"Measured on {datetime.now(UTC):%Y-%m-%d %H:%M UTC}, {os.cpu_count()} cores, {platform.platform()}, load after "
-        f"it {os.getloadavg()[0]:.1f}, Python {platform.python_version()}.\n"
+        f"Measured on {datetime.now(UTC):%Y-%m-%d %H:%M UTC}, {os.cpu_count()} cores, {platform.platform()}, load "
+        f"after it {os.getloadavg()[0]:.1f}, Python {platform.python_version()}.\n"
     )
 
 

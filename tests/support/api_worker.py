@@ -1,6 +1,7 @@
 """A worker's process that asks an API all it is allowed to: `python tests/support/api_worker.py '<JSON>'`.
 
-The JSON: `base_url`, `key`, `volume_url`, `experiment`, `name`, `config` (more of the `api_config`), `batch`, `seconds`.
+The JSON has `base_url`, `key`, `volume_url`, `experiment`, `name`, `config` (more of the `api_config`), `batch` and
+`seconds`.
 """
 
 from __future__ import annotations
@@ -33,15 +34,12 @@ def work(told: dict[str, Any]) -> int:
     while time.monotonic() < end:
         while len(under_way) < 4:
             number += 1
-            rows = [
-                [{"role": "user", "content": f"{told['name']} {number}.{row} " + "word " * 20}]
-                for row in range(told["batch"])
-            ]
+            texts = [f"{told['name']} {number}.{row} " + "word " * 20 for row in range(told["batch"])]
+            rows = [[{"role": "user", "content": text}] for text in texts]
             under_way.append(generator.submit(rows))
         try:
-            answered += sum(
-                answer.text is not None for answer in under_way[0].result(max(0.01, end - time.monotonic()))
-            )
+            answers = under_way[0].result(max(0.01, end - time.monotonic()))
+            answered += sum(answer.text is not None for answer in answers)
             under_way.popleft()
         except TimeoutError:
             break
