@@ -15,9 +15,10 @@ from langchain_core.prompts import PromptTemplate
 from rapidfireai_worker.causes import is_of_the_machine
 from rapidfireai_worker.engine import RunFailure, RunJob
 from rapidfireai_worker.evals.rag.embedders import SharedEmbeddings, check_class
-from rapidfireai_worker.evals.rag.identity import digest_of, located
+from rapidfireai_worker.evals.rag.identity import digest_of
 from rapidfireai_worker.evals.rag.spec import Embedding
 from rapidfireai_worker.layout import Volume
+from rapidfireai_worker.rows.places import located
 from rapidfireai_worker.user_code.bundles import UserCode
 
 QUERY = "user_query"

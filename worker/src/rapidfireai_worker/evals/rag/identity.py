@@ -13,28 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from rapidfireai_worker.engine import RunJob
-from rapidfireai_worker.layout import Volume
-from rapidfireai_worker.rows.places import resolve_path
 
 _PASSWORD = re.compile(r"(://[^/:@\s]*):[^/@\s]*@")
-_CLAIM = "pvc://"
-
-
-def located(value: Any, field: str, volume: Volume, claims: Mapping[str, Path]) -> Any:
-    """Return a config value with every `pvc://CLAIM/path` in it replaced by the path where this worker has it.
-
-    Raises:
-        RunFailure: If nothing is there, naming the field and the URI.
-    """
-    if isinstance(value, str):
-        if not value.startswith(_CLAIM):
-            return value
-        return str(resolve_path(value, field, volume, claims, missing="ModelNotFound"))
-    if isinstance(value, Mapping):
-        return {key: located(each, f"{field}.{key}", volume, claims) for key, each in value.items()}
-    if isinstance(value, list):
-        return [located(each, f"{field}[{index}]", volume, claims) for index, each in enumerate(value)]
-    return value
 
 
 def identity(value: Any, job: RunJob, *, contents: bool = True) -> Any:

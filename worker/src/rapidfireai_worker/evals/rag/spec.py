@@ -11,12 +11,13 @@ from rapidfireai.config_fields import CLASS, KWARGS, REF
 from rapidfireai_worker.engine import RunFailure, RunJob
 from rapidfireai_worker.evals.rag.documents import Collection, collected, loaded, rows_as_documents
 from rapidfireai_worker.evals.rag.embedders import EMBEDDERS, SharedEmbeddings, check_embedding_class
-from rapidfireai_worker.evals.rag.identity import digest_of, identity, located, package_of, version
+from rapidfireai_worker.evals.rag.identity import digest_of, identity, package_of, version
 from rapidfireai_worker.evals.rag.rerankers import check_reranker_class, check_top_n
 from rapidfireai_worker.evals.rag.search import Search, search_of
 from rapidfireai_worker.evals.rag.stores import Store, store_of
 from rapidfireai_worker.layout import Volume
 from rapidfireai_worker.rows.library import DataLibrary
+from rapidfireai_worker.rows.places import located
 from rapidfireai_worker.user_code.bundles import UserCode
 from rapidfireai_worker.user_code.source import installed_function
 
