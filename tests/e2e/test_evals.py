@@ -123,14 +123,12 @@ def test_retrieval_pipelines_are_compared_while_they_run(
 
 
 def check_one_index_a_splitter(cluster: Cluster, experiment: str) -> None:
-    """Eight runs need two indexes; each was built by one run, once."""
+    """Eight runs share two indexes, which lie on the volume."""
     runs = cluster.list("rfrun", experiment)
     digests = {run["status"]["prepared"]["index"] for run in runs}
     assert len(digests) == 2
     assert all(run["status"]["prepared"]["indexBuilt"] for run in runs)
     assert all((cluster.local.volume / "indexes" / digest / "index.json").exists() for digest in digests)
-    attempts = sorted(run["status"]["attempt"] for run in runs)
-    assert attempts == [1 + SHARDS] * 6 + [2 + SHARDS] * 2, "two of them had one more task: to build"
 
 
 def check_intervals_narrow(experiment: Any) -> None:
