@@ -31,8 +31,8 @@ from rapidfireai.automl import (
 )
 from rapidfireai.clone import changes, cloned, warm_start_obstacle
 from rapidfireai.expand import ConfigError, expand, restore
-from rapidfireai.records import run_record
 from rapidfireai.fit_call import FitCall, prepare
+from rapidfireai.records import run_record
 
 TRAINERS: dict[str, RFModelConfig] = {
     "SFT": RFModelConfig("m", training_args=RFSFTConfig(learning_rate=Range(1e-5, 1e-3, log=True))),
