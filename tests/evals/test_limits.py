@@ -105,7 +105,7 @@ def test_a_budget_not_used_lately_is_whole_after_a_restart(tmp_path: Path) -> No
     path = tmp_path / "experiments" / EXPERIMENT / "budgets" / "api-tiny.json"
     path.parent.mkdir(parents=True)
     got = []
-    for until in (time.time() - 62, time.time() + 10):
+    for until in (time.time() - 63, time.time() + 10):
         path.write_text(json.dumps({"until": until}))
         with lease_service(tmp_path) as port:
             url = lease_url(f"http://127.0.0.1:{port}", EXPERIMENT, "api-tiny")
@@ -166,3 +166,33 @@ def test_limits_that_the_service_refuses_fail_the_run(tmp_path: Path) -> None:
     with lease_service(tmp_path) as port:
         lessor = VolumeLessor(lease_url(f"http://127.0.0.1:{port}", EXPERIMENT, "k"), lambda: "token")
         with_limiter(act, Limits(rpm=0), lessor)
+
+
+class Listening(LocalLessor):
+    """Remembers what was said of leases."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.closed: set[str] = set()
+
+    async def lease(self, ask: Ask) -> Grant:
+        self.closed |= {report.lease for report in ask.returned if report.closed}
+        return await super().lease(ask)
+
+
+def test_a_lease_ends_once_its_requests_are_sent() -> None:
+    lessor = Listening()
+
+    async def until(closed: int) -> None:
+        while len(lessor.closed) < closed:
+            await asyncio.sleep(0.01)
+
+    async def act(limiter: Limiter) -> None:
+        slow = await limiter.permit(1)
+        for count in (1, 2):
+            (await limiter.permit(1)).settle(1)
+            await until(count)
+        slow.sent()
+        await until(3)
+
+    with_limiter(act, Limits(rpm=5), lessor)

@@ -94,8 +94,9 @@ class FaultProxy:
         return most
 
     async def complete(self, request: web.Request) -> web.StreamResponse:
+        at = time.monotonic()
         body = await request.json()
-        asked = Asked(time.monotonic(), str(body["messages"][-1]["content"]), body=body)
+        asked = Asked(at, str(body["messages"][-1]["content"]), body=body)
         self.asked.append(asked)
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)

@@ -317,10 +317,10 @@ def test_the_lowest_limit_that_anybody_knows_holds_until_a_window_after() -> Non
 def test_nothing_is_granted_after_a_restart_until_what_may_be_out_has_left_the_window() -> None:
     terms = Terms()
     budget = exhausted(terms, "new", 100 + terms.lease)
-    for at in (100.0, 130.0, 162.9):
+    for at in (100.0, 130.0, 163.9):
         budget, grant = lease(budget, Ask("a", 1, 0, 0, rpm=100), at)
         assert grant.lease == ""
-    _, grant = lease(budget, Ask("a", 1, 0, 0, rpm=100), 163.1)
+    _, grant = lease(budget, Ask("a", 1, 0, 0, rpm=100), 164.1)
     assert grant.requests == 1
 
 
@@ -332,6 +332,18 @@ def test_what_is_kept_does_not_grow_with_what_was_asked() -> None:
         back = Returned(grant.lease, 0, 0, 0, closed=True, settled=True)
         budget, _ = lease(budget, Ask("a", returned=(back,), rpm=10**4, tpm=10**6), now + 0.05)
     assert (len(budget.leases), len(budget.spent) <= 260) == (0, True)
+
+
+def test_a_lease_that_was_sent_late_counts_from_then() -> None:
+    """Whose machine is slow says so when it closes the lease; to say it again changes nothing."""
+    terms = Terms(portion=1.0)
+    budget, grant = lease(Budget(terms), Ask("a", 1, 0, 0, rpm=1), 0.0)
+    closed = Returned(grant.lease, closed=True)
+    for at in (10.0, 20.0):
+        budget, _ = lease(budget, Ask("a", returned=(closed,), rpm=1), at)
+    budget, early = lease(budget, Ask("a", 1, 0, 0, rpm=1), 10 + WINDOW + terms.slack - 0.1)
+    _, then = lease(budget, Ask("a", 1, 0, 0, rpm=1), 10 + WINDOW + terms.slack + 0.1)
+    assert (early.requests, then.requests) == (0, 1)
 
 
 @pytest.mark.parametrize("limits", [Limits(rpm=0), Limits(tpm=0), Limits(rpm=-1)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import httpx
@@ -14,10 +15,16 @@ from rapidfireai_worker.evals.limits import VolumeLessor, lease_url
 from rapidfireai_worker.volume.budgets import Ask, Grant
 
 if TYPE_CHECKING:
-    from conftest import Process, Workspace
+    from conftest import NewWorkspace, Process, Workspace
 
 pytestmark = pytest.mark.integration
 KEY = "api.example.com-tiny-0123"
+
+
+@pytest.fixture(scope="module")
+def workspace(new_workspace: NewWorkspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+    with new_workspace(tmp_path_factory.mktemp("workspace")) as made:
+        yield made
 
 
 def url_of(service: Process, experiment: str) -> str:

@@ -114,6 +114,7 @@ class _Held:
     back: int = 0
     owed: int = 0
     running: int = 0
+    sending: int = 0
     closed: bool = False
 
     def close(self) -> None:
@@ -124,7 +125,8 @@ class _Held:
             self.back += self.tokens
 
     def report(self) -> Returned:
-        return Returned(self.name, self.unused, self.back, self.owed, self.closed, self.closed and not self.running)
+        closed = self.closed and not self.sending
+        return Returned(self.name, self.unused, self.back, self.owed, closed, closed and not self.running)
 
 
 class Permit:
@@ -134,6 +136,14 @@ class Permit:
         self._limiter = limiter
         self._held = held
         self.tokens = tokens
+        self._sent = False
+
+    def sent(self) -> None:
+        """Say that the request is on its way: until then its lease does not end."""
+        if not self._sent:
+            self._sent = True
+            self._held.sending -= 1
+            self._limiter.changed()
 
     def settle(self, used: int) -> None:
         """Say how many tokens the request took in the end."""
@@ -154,6 +164,7 @@ class Permit:
 
     def _end(self) -> None:
         self._held.running -= 1
+        self.sent()
         self._limiter.changed()
 
 
@@ -292,7 +303,8 @@ class Limiter:
             if held.requests < 1 or held.tokens < first.tokens or self.now() >= held.end:
                 break
             self._waiting.popleft()
-            held.requests, held.tokens, held.running = held.requests - 1, held.tokens - first.tokens, held.running + 1
+            held.requests, held.tokens = held.requests - 1, held.tokens - first.tokens
+            held.running, held.sending = held.running + 1, held.sending + 1
             first.granted.set_result(Permit(self, held, first.tokens))
         while self._waiting and self._waiting[0].granted.done():
             self._waiting.popleft()

@@ -3,8 +3,9 @@
 The promise: in no window of `Terms.window` seconds do all holders together start more requests, or requests worth more
 tokens, than the limits say. It follows from one rule. A lease may be used from when it is given until its end, so it
 is charged from the one to a window after the other, whether it is used or not, and whoever holds it may die at any
-time. What a holder gives back is no longer charged, and a lease that it closes ended just then. A new lease is what
-is not charged at that moment.
+time. What a holder gives back is no longer charged, and a lease that it closes, once all that it started is on its
+way, ended just then: sooner than agreed, or later if the holder's machine was slow. A new lease is what is not
+charged at that moment.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ class Terms:
     Attributes:
         window: The window that the limits are for: limits a minute.
         lease: How long a lease may be used.
-        slack: By how much more than another a request may be late at the API, after it was started.
+        slack: By how much more than another a request may be late at the API, after it was sent.
         patience: How long a waiting holder keeps its place in the queue without asking again.
         portion: The part of a limit that one lease holds at most: what is lost with a worker that is cut off.
     """
 
     window: float = 60.0
     lease: float = 2.0
-    slack: float = 1.0
+    slack: float = 2.0
     patience: float = 3.0
     portion: float = 0.05
 
@@ -89,7 +90,7 @@ class Returned:
         requests: Requests that were not started.
         tokens: Tokens that were not needed: of requests not started, or more than an answer took.
         owed: Tokens that answers took beyond what was set aside for them.
-        closed: Whether nothing more is started of it.
+        closed: Whether nothing more is started of it, and all that was started is sent.
         settled: Whether nothing more will be reported of it.
     """
 
@@ -175,6 +176,7 @@ class Lease:
     tokens: int
     end: float
     back: Returned
+    closed: bool = False
 
     @property
     def charge(self) -> tuple[int, int]:
@@ -301,8 +303,8 @@ def _take_back(budget: Budget, reports: Iterable[Returned], now: float) -> Budge
         if report is None:
             kept.append(each)
             continue
-        end = min(each.end, now) if report.closed else each.end
-        told = replace(each, end=end, back=_merged(each.back, report))
+        end = now if report.closed and not each.closed else each.end
+        told = replace(each, end=end, back=_merged(each.back, report), closed=each.closed or report.closed)
         (settled if report.settled and report.closed else kept).append(told)
     return replace(budget, leases=tuple(kept), spent=_spent(budget, settled))
 

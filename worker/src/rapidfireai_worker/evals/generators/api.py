@@ -20,6 +20,7 @@ from tenacity import AsyncRetrying, RetryCallState, stop_after_attempt, wait_ran
 
 from rapidfireai_worker.engine import RunFailure
 from rapidfireai_worker.evals.generators.api_config import (
+    ON_SENT,
     address_of,
     budget_key,
     client_of,
@@ -273,6 +274,7 @@ class ApiGenerator:
         used = (
             permit.tokens if permit is not None else reserved
         )  # what is cut off counts as a whole: nobody knows what it took
+        ON_SENT.set(permit.sent if permit is not None else None)
         begun = time.monotonic()
         try:
             answer = await self._create(messages=list(conversation))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,18 +20,15 @@ COMPLETION_TOKENS = 150
 TIMEOUT_SECONDS = 120.0
 """How long one request may take if `client_config.timeout` does not say."""
 
+ON_SENT: ContextVar[Callable[[], None] | None] = ContextVar("on_sent", default=None)
+"""Called when the request that this task makes is on its way."""
+
 
 def budget_key(base_url: str, model: str) -> str:
     """Return the name of the budget of a model at an address: readable, and another one for every pair."""
     words = re.sub(r"[^a-z0-9.]+", "-", f"{urlsplit(base_url).hostname or 'api'}-{model}".lower()).strip("-.")
     digest = hashlib.sha256(f"{base_url.rstrip('/')}\n{model}".encode()).hexdigest()[:12]
     return f"{words[:100].strip('-.')}-{digest}"
-
-
-def token_spend(config: Mapping[str, Any], prompt_tokens: int, completion_tokens: int) -> float:
-    """Return what tokens cost in dollars, by the prices of an `api_config` for a million of them."""
-    input_price, output_price = float(config.get("input_price") or 0), float(config.get("output_price") or 0)
-    return (prompt_tokens * input_price + completion_tokens * output_price) / 1e6
 
 
 def limits_of(config: Mapping[str, Any]) -> Limits:
@@ -62,10 +60,23 @@ def completion_tokens_of(request: Mapping[str, Any]) -> int:
     return int(tokens) * int(request.get("n") or 1)
 
 
+async def _follow(request: Any) -> None:
+    """Have it said when a request is on its way, to whom waits for it in the same task."""
+    sent = ON_SENT.get()
+
+    async def trace(event: str, info: Mapping[str, Any]) -> None:
+        if sent is not None and event.endswith("send_request_body.complete"):
+            sent()
+
+    request.extensions["trace"] = trace
+
+
 def client_of(client_config: Mapping[str, Any]) -> openai.AsyncOpenAI:
     """Return a client that never tries again by itself: each try has to be within the limits."""
+    told = {"timeout": TIMEOUT_SECONDS, **client_config}
+    http_client = openai.DefaultAsyncHttpxClient(event_hooks={"request": [_follow]})
     try:
-        return openai.AsyncOpenAI(**{"timeout": TIMEOUT_SECONDS, **client_config}, max_retries=0)
+        return openai.AsyncOpenAI(**{"http_client": http_client, **told}, max_retries=0)
     except openai.OpenAIError:
         raise RunFailure(
             "InvalidConfig",
