@@ -176,5 +176,46 @@ def test_prompts_and_sampling_are_compared_on_a_real_model(
     experiment.end()
 
 
+@needs_gsm8k
+def test_the_same_prompts_are_compared_through_an_api(
+    cluster: Cluster, smollm2_folder: Path, embedder: Path, tmp_path: Path
+) -> None:
+    """A real server in OpenAI's style: its limits are held, and its key is in no resource and no log."""
+    from datasets import Dataset
+    from tests.support.openai_server import SERVER_KEY, openai_server
+
+    from rapidfireai import Experiment
+    from rapidfireai.automl import RFGridSearch, RFOpenAIAPIModelConfig
+
+    rows = word_problems.rows(word_problems.FEW)
+    with openai_server(tmp_path, smollm2_folder, longest=1536) as server:
+        config = {
+            "openai_config": RFOpenAIAPIModelConfig(
+                client_config={"base_url": server.url, "api_key": SERVER_KEY},
+                model_config={"model": server.model, "temperature": 0.0, "max_completion_tokens": 24},
+                prompt_manager=word_problems.prompts(embedder),
+                rpm_limit=600,
+                tpm_limit=600_000,
+            ),
+            **word_problems.FUNCTIONS,
+            "batch_size": 4,
+        }
+        experiment = Experiment("api", mode="evals", experiments_path=tmp_path, kubeconfig=cluster.local.kubeconfig)
+        results = experiment.run_evals(RFGridSearch(config), Dataset.from_list(rows), num_shards=2, num_actors=2)
+    assert sorted(results) == [1, 2]
+    for answered, metrics in results.values():
+        assert sorted(answered["question"]) == sorted(row["question"] for row in rows)
+        assert all(answered["generated_text"])
+        assert metrics["system/total_tokens"]["value"] > 0
+    shown = cluster.kubectl("get", "rfexp,rfrun,icops,pods,jobs,events", "-o", "yaml") + json.dumps(
+        results, default=str
+    )
+    shown += cluster.kubectl("logs", "-l", f"rapidfire.ai/experiment={experiment.name}", "--tail=-1")
+    assert SERVER_KEY not in shown
+    files = [path for path in (cluster.local.volume / "experiments").rglob("*") if path.is_file()]
+    assert not any(SERVER_KEY.encode() in path.read_bytes() for path in files)
+    experiment.end()
+
+
 def answers_by_question(rows: dict[str, list[Any]]) -> dict[str, str]:
     return dict(zip(rows["question"], rows["generated_text"], strict=True))

@@ -42,19 +42,20 @@ class OpenAiServer:
 
 
 @contextmanager
-def openai_server(folder: Path, model: Path | None = None) -> Iterator[OpenAiServer]:
+def openai_server(folder: Path, model: Path | None = None, longest: int = 512) -> Iterator[OpenAiServer]:
     """Start a server and wait until it answers.
 
     Args:
         folder: Takes its log, and the tiny model.
         model: A model folder to serve instead.
+        longest: Tokens of a prompt and its answer.
     """
     if model is None:
         model = write_tiny_model(folder / "model", **SERVED)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     words = ["--model", str(model), "--served-model-name", SERVED_NAME, "--host", "127.0.0.1", "--port", str(port)]
-    words += ["--dtype", "float32", "--enforce-eager", "--api-key", SERVER_KEY, "--max-model-len", "512"]
+    words += ["--dtype", "float32", "--enforce-eager", "--api-key", SERVER_KEY, "--max-model-len", str(longest)]
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *words]
     environ = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     log = folder / "server.log"
