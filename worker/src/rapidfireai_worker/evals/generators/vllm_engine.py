@@ -34,6 +34,8 @@ from rapidfireai_worker.evals.parts import Conversation, Generation
 from rapidfireai_worker.failures import MESSAGE_LIMIT, is_out_of_memory
 
 T = TypeVar("T")
+_LOOK_SECONDS = 1.0
+"""How often a batch looks whether the engine still lives."""
 _NO_MEMORY = (
     "memory for the cache blocks",
     "available KV cache memory",
@@ -104,12 +106,7 @@ class Engine:
             sampling: The `SamplingParams` of these requests.
             adapter: The `LoRARequest` of these requests, or None.
         """
-
-        async def answers() -> list[Generation]:
-            rows = (self._answer(each, sampling, adapter) for each in conversations)
-            return [_raised(each) for each in await asyncio.gather(*rows, return_exceptions=True)]
-
-        future = self._soon(answers())
+        future = self._soon(self._answers(conversations, sampling, adapter))
         self._under_way.add(future)
         future.add_done_callback(self._under_way.discard)
         return future
@@ -171,6 +168,22 @@ class Engine:
                 usage_context=UsageContext.LLM_CLASS,
                 log_requests=False,
             )
+
+    async def _answers(self, conversations: Sequence[Conversation], sampling: Any, adapter: Any) -> list[Generation]:
+        rows = [asyncio.ensure_future(self._answer(each, sampling, adapter)) for each in conversations]
+        for row in rows:
+            row.add_done_callback(_noticed)
+        waiting = set(rows)
+        try:
+            while waiting:
+                # A request that vLLM sends while its engine dies is never answered, not even with an error.
+                _, waiting = await asyncio.wait(waiting, timeout=_LOOK_SECONDS)
+                if waiting and self.dead:
+                    raise self._died()
+            return [row.result() for row in rows]
+        finally:
+            for row in waiting:
+                row.cancel()
 
     async def _answer(self, conversation: Conversation | str, sampling: Any, adapter: Any) -> Generation:
         began = time.monotonic()
@@ -268,10 +281,10 @@ def start_failure(error: BaseException, cause: str | None) -> RunFailure:
     return RunFailure("EngineFailed", f"{ENGINE_FIELD}: the vLLM engine did not start: {words}"[:MESSAGE_LIMIT])
 
 
-def _raised(answer: Generation | BaseException) -> Generation:
-    if isinstance(answer, BaseException):
-        raise answer
-    return answer
+def _noticed(row: asyncio.Future[Generation]) -> None:
+    """Look at how a row ended, so that asyncio does not complain that nobody did."""
+    if not row.cancelled():
+        row.exception()
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:
