@@ -113,7 +113,8 @@ class TestList:
 
 class TestRuns:
     def test_the_table_has_the_knobs_that_differ_and_marks_the_best(self, shown: ExperimentPage) -> None:
-        assert shown.heads()[:8] == ["Run", "State", "Chunks", "Step", "Loss", "Objective", "r", "learning_rate"]
+        fixed = ["Run", "State", "Chunks", "Step", "Loss", "Objective", "Interval"]
+        assert shown.heads()[:9] == [*fixed, "r", "learning_rate"]
         expect(shown.cell("six-r1", RATE)).to_have_text("0.0003")
         expect(shown.cell("six-r4", "label")).to_contain_text("best")
         shown.filter("Stopped")

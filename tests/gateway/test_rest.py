@@ -185,7 +185,7 @@ def test_an_ic_op_needs_its_experiment(site: Site, http: httpx.Client) -> None:
     assert sentence == "there is no experiment nobody"
 
 
-def test_what_cannot_be_read_of_workers_is_said(site: Site, http: httpx.Client, name: str) -> None:
+def test_workers_are_read_with_the_rights_of_who_asks(site: Site, http: httpx.Client, name: str) -> None:
     labels = {"rapidfire.ai/experiment": name, "rapidfire.ai/worker": f"{name}-w-0"}
     labels |= {"app.kubernetes.io/component": "worker"}
     spec = {"containers": [{"name": "worker", "image": "x"}]}
@@ -194,7 +194,7 @@ def test_what_cannot_be_read_of_workers_is_said(site: Site, http: httpx.Client, 
     )
     (slot,) = http.get(f"{site.api}/experiments/{name}/workers").json()["items"]
     assert (slot["name"], slot["job"], slot["lease"]) == (f"{name}-w-0", None, None)
-    assert slot["unreadable"] == ["jobs", "leases"]
+    assert slot["unreadable"] == [], "people may read jobs and leases"
     assert len(slot["pods"]) == 1
     assert http.get(f"{site.api}/experiments/{name}/logs").text == ""
     assert f"{name}-w-0" in detail(http.get(f"{site.api}/experiments/{name}/logs", params={"worker": "7"}), 404)
@@ -254,7 +254,7 @@ def test_an_operation_that_nobody_carries_out_is_pending_at_the_dispatcher(
         ("clone-modify-run", {"run_id": 1, "config": {"a": 1}, "warm_start": "yes"}, 400, "warm_start"),
         ("is-experiment-running", {}, 400, "experiment_name"),
         ("get-experiment-logs", {"experiment_name": "nobody's"}, 404, "nobody's"),
-        ("clone-pipeline", {"parent_pipeline_id": 1, "config_json": {}}, 400, "clone-modify-run"),
+        ("clone-pipeline", {"parent_pipeline_id": 1, "config_json": []}, 400, "config_json"),
     ],
 )
 def test_the_dispatcher_names_mistakes_in_the_key_that_its_clients_read(
