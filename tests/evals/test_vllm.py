@@ -204,9 +204,11 @@ def test_a_config_that_vllm_refuses_fails_its_run_and_no_other(
     engines: Any, config: dict[str, Any], changes: dict[str, Any], reason: str, message: str
 ) -> None:
     bad = {**config, **{name: {**config[name], **change} for name, change in changes.items()}}
+    processes = engine_processes()
     with pytest.raises(RunFailure, match=message) as failure:
         engines.generator("bad", bad, None)
     assert failure.value.reason == reason
+    assert engine_processes() == processes
 
 
 def test_an_adapter_of_another_model_is_refused(

@@ -34,7 +34,7 @@ from vllm.lora.request import LoRARequest
 from vllm.platforms import current_platform
 from vllm.sampling_params import SamplingParams, StructuredOutputsParams
 
-from rapidfireai_worker.evals.generators.vllm_engine import Engine
+from rapidfireai_worker.evals.generators.vllm_engine import Engine, check_arguments
 
 _ENGINE_ARGUMENTS = field_names(AsyncEngineArgs)
 _SAMPLING_ARGUMENTS = field_names(SamplingParams)
@@ -130,6 +130,8 @@ class VllmEngines:
             engine = next((each for each in self._engines if each.spec.serves(spec)), None)
             if engine is not None and not engine.asleep:
                 return engine
+            if engine is None:
+                check_arguments(spec, self._variables)
             for other in [each for each in self._engines if not each.asleep]:
                 # One that the new one replaces is not needed again.
                 if spec.serves(other.spec) or not other.rest():

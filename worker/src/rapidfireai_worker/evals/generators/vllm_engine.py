@@ -158,8 +158,7 @@ class Engine:
 
     async def _started(self, variables: Mapping[str, str]) -> AsyncLLM:
         with environment(variables, self._folder):
-            # The same defaults as LLM has, so that nothing is slower or answered otherwise here.
-            arguments = AsyncEngineArgs(**{"disable_log_stats": True, **self.spec.engine_arguments()})
+            arguments = _arguments(self.spec)
             config = arguments.create_engine_config(UsageContext.LLM_CLASS)
             return AsyncLLM(
                 config,
@@ -243,9 +242,12 @@ class Engine:
         return RunFailure("EngineDied", f"the vLLM engine died: {cause}; the next try gets a new one"[:MESSAGE_LIMIT])
 
     async def _stop_listening(self) -> None:
-        # Otherwise it takes the end of the processes for a failure and logs a traceback.
-        if self._llm.output_handler is not None:
-            self._llm.output_handler.cancel()
+        # Otherwise vLLM's tasks take the end of the processes for a failure and log a traceback.
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=_LOOK_SECONDS)
 
     def _soon(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         if self._loop.is_closed():
@@ -257,6 +259,24 @@ class Engine:
         self._thread.join()
         self._loop.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def check_arguments(spec: EngineSpec, variables: Mapping[str, str]) -> None:
+    """Have vLLM check the arguments of an engine that is to be started, so that no other one ends for it in vain.
+
+    Raises:
+        RunFailure: If it refuses them, or the model is not there.
+    """
+    with tempfile.TemporaryDirectory(prefix="vllm-") as folder, environment(variables, Path(folder)):
+        try:
+            _arguments(spec).create_engine_config(UsageContext.LLM_CLASS)
+        except Exception as error:
+            raise start_failure(error, None) from error
+
+
+def _arguments(spec: EngineSpec) -> AsyncEngineArgs:
+    # The same defaults as LLM has, so that nothing is slower or answered otherwise here.
+    return AsyncEngineArgs(**{"disable_log_stats": True, **spec.engine_arguments()})
 
 
 def start_failure(error: BaseException, cause: str | None) -> RunFailure:
