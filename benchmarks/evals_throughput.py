@@ -154,7 +154,7 @@ def render(whole: dict[str, Any]) -> str:
             "# Answers of vLLM, against vLLM alone",
             "",
             f"{settings['rows']} questions to {whole['model']}, at most {settings['tokens']} tokens each, greedily, in "
-            f"batches of {settings['batch']}; medians of {settings['repetitions']} repetitions. An engine computes with "
+            f"batches of {settings['batch']}; medians of {settings['repetitions']} repetitions. An engine has "
             f"{settings['threads']} thread{'s' if settings['threads'] > 1 else ''}.",
             "",
             "|  | `LLM.chat` on all at once | our generator | ratio | goal |",
