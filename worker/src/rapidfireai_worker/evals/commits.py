@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rapidfireai.api.run import Checkpoint
-from rapidfireai_worker.durable import sync_directory
+from rapidfireai_worker.durable import sha256_of, sync, sync_directory
 from rapidfireai_worker.engine import DataRef, RunFailure, RunJob
 from rapidfireai_worker.evals.batches import ROW, BatchResult
 from rapidfireai_worker.evals.functions import Columns
@@ -279,12 +278,11 @@ def _seal(temporary: Path, facts: Mapping[str, Any]) -> str:
     """Sync every file and write the manifest; return its digest."""
     files = {}
     for path in sorted(temporary.iterdir()):
-        _sync(path)
-        with path.open("rb") as file:
-            files[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+        sync(path)
+        files[path.name] = sha256_of(path)
     manifest = json.dumps({**facts, "files": files}, indent=1).encode()
     (temporary / MANIFEST).write_bytes(manifest)
-    _sync(temporary / MANIFEST)
+    sync(temporary / MANIFEST)
     sync_directory(temporary)
     return hashlib.sha256(manifest).hexdigest()
 
@@ -317,18 +315,10 @@ def _write_record(directory: RunDirectory, job: RunJob, links: Sequence[str]) ->
     }
     temporary = directory.record.with_suffix(f".{uuid.uuid4().hex[:8]}.tmp")
     temporary.write_text(json.dumps(record, indent=1))
-    _sync(temporary)
+    sync(temporary)
     temporary.rename(directory.record)
     sync_directory(directory.root)
 
 
 def _reference(ref: DataRef | None) -> dict[str, str] | None:
     return None if ref is None else {"uri": ref.uri, "split": ref.split}
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

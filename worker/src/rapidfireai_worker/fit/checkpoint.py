@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import sys
 import uuid
@@ -20,6 +19,7 @@ from safetensors import SafetensorError
 
 from rapidfireai.api.run import Checkpoint
 from rapidfireai_worker.causes import as_os_error
+from rapidfireai_worker.durable import sha256_of, sync
 from rapidfireai_worker.engine import RunFailure, RunJob
 from rapidfireai_worker.failures import storage_failure
 from rapidfireai_worker.fit.statefile import Frozen
@@ -126,7 +126,7 @@ def write_checkpoint(
         if final.exists():
             shutil.rmtree(final)
         temporary.rename(final)
-        _sync(directory.checkpoints)
+        sync(directory.checkpoints)
         checkpoint = Checkpoint(path=str(final.relative_to(volume.root)), digest=digest, step=snapshot.step)
         write_record(directory, job, [*committed, checkpoint.model_dump()])
     except (OSError, SafetensorError) as error:
@@ -154,7 +154,7 @@ def read_checkpoint(volume: Volume, checkpoint: Checkpoint, facts: Mapping[str, 
             raise _unreadable(directory / MANIFEST, "its digest is not the committed one")
         manifest = json.loads(manifest_bytes)
         for name, expected in manifest["files"].items():
-            if _sha256(directory / name) != expected["sha256"]:
+            if sha256_of(directory / name) != expected["sha256"]:
                 raise _unreadable(directory / name, "its digest is not the manifest's")
         state = Frozen.read(directory / STATE).thaw()
     except (OSError, ValueError, KeyError, SafetensorError) as error:
@@ -188,13 +188,13 @@ def _seal(temporary: Path, facts: Mapping[str, Any]) -> str:
     """Sync every file and write the manifest; return its digest."""
     files = {}
     for path in sorted(path for path in temporary.rglob("*") if path.is_file()):
-        _sync(path)
-        files[str(path.relative_to(temporary))] = {"sha256": _sha256(path), "bytes": path.stat().st_size}
+        sync(path)
+        files[str(path.relative_to(temporary))] = {"sha256": sha256_of(path), "bytes": path.stat().st_size}
     manifest = json.dumps({"format": 1, **facts, "files": files}, indent=1).encode()
     (temporary / MANIFEST).write_bytes(manifest)
-    _sync(temporary / MANIFEST)
+    sync(temporary / MANIFEST)
     for path in [*(path for path in temporary.rglob("*") if path.is_dir()), temporary]:
-        _sync(path)
+        sync(path)
     return hashlib.sha256(manifest).hexdigest()
 
 
@@ -243,23 +243,10 @@ def write_record(directory: RunDirectory, job: RunJob, commits: list[dict[str, A
     }
     temporary = directory.record.with_suffix(f".{uuid.uuid4().hex[:8]}.tmp")
     temporary.write_text(json.dumps(record, indent=1))
-    _sync(temporary)
+    sync(temporary)
     temporary.rename(directory.record)
-    _sync(directory.root)
+    sync(directory.root)
 
 
 def _reference(ref: Any) -> dict[str, str] | None:
     return None if ref is None else {"uri": ref.uri, "split": ref.split}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)  # of a file or of a directory
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 import uuid
@@ -16,7 +15,7 @@ from typing import Any
 import structlog
 from datasets import Dataset, load_from_disk
 
-from rapidfireai_worker.durable import sync_directory
+from rapidfireai_worker.durable import sha256_of, sync, sync_directory
 from rapidfireai_worker.layout import Volume
 from rapidfireai_worker.rng import untouched_rng
 
@@ -82,7 +81,7 @@ class PreparedSets:
         try:
             manifest = json.loads((directory / _MANIFEST).read_text())
             for name, expected in manifest["files"].items():
-                if _sha256(directory / name) != expected:
+                if sha256_of(directory / name) != expected:
                     raise ValueError(f"{name} is not what was written")  # noqa: TRY301 - as whatever else is wrong
             rows = load_from_disk(str(directory))
             (directory / _USED).touch()
@@ -98,10 +97,10 @@ class PreparedSets:
         temporary = directory.with_name(f".tmp-{uuid.uuid4().hex}")
         try:
             rows.save_to_disk(str(temporary))
-            files = {path.name: _sha256(path) for path in temporary.iterdir()}
+            files = {path.name: sha256_of(path) for path in temporary.iterdir()}
             (temporary / _MANIFEST).write_text(json.dumps({"files": files}))
             for path in temporary.iterdir():
-                _sync(path)
+                sync(path)
             sync_directory(temporary)
             temporary.rename(directory)
             sync_directory(directory.parent)
@@ -126,16 +125,3 @@ class Sharing:
 
     identity: str
     remember: Callable[[str, Callable[[], Dataset]], Dataset]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

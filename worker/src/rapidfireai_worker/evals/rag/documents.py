@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,7 +15,7 @@ import pyarrow as pa
 from langchain_core.documents import Document
 
 from rapidfireai_worker.causes import is_of_the_machine
-from rapidfireai_worker.durable import sync_directory
+from rapidfireai_worker.durable import sync, sync_directory
 from rapidfireai_worker.engine import RunFailure
 
 _SCHEMA = pa.schema([("id", pa.string()), ("page_content", pa.large_string()), ("metadata", pa.large_string())])
@@ -189,11 +188,7 @@ def publish(temporary: Path, directory: Path) -> bool:
         OSError: If it cannot be written.
     """
     for path in temporary.iterdir():
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        sync(path)
     sync_directory(temporary)
     try:
         temporary.rename(directory)

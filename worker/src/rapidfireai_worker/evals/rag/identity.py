@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from rapidfireai_worker.durable import sha256_of
 from rapidfireai_worker.engine import RunJob
 
 _PASSWORD = re.compile(r"(://[^/:@\s]*):[^/@\s]*@")
@@ -93,5 +94,4 @@ def _file(path: Path) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def _version_of_file(path: Path, *_: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(path)
