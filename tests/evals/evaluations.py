@@ -90,6 +90,7 @@ class Model:
         self.asked: list[list[int]] = []
         self.most_under_way = 0
         self.cancelled = 0
+        self.answered = 0
         self.told: list[tuple[str, Mapping[str, Any], str | None]] = []
         self._answer = answer
         self._pending: list[tuple[Future[list[Generation]], Sequence[Conversation]]] = []
@@ -130,6 +131,7 @@ class Model:
     def _generation(self, conversation: Conversation) -> Generation:
         text = str(conversation[-1]["content"])
         number = int(text.rpartition(" ")[2])
+        self.answered += 1
         if self.fails.get(number, 0) > 0:
             self.fails[number] -= 1
             return Generation(None, error="the server said 503 five times", prompt_tokens=2, seconds=0.5)

@@ -200,6 +200,20 @@ def test_failed_rows_are_reported_not_scored_and_tried_again_first(lab: EvalLab)
     assert lab.cumulative("r1")["Accuracy"]["value"] == pytest.approx(sum(scored) / 29)
 
 
+def test_rows_that_fail_in_the_last_shard_get_one_more_try_in_it(lab: EvalLab) -> None:
+    model = Model()
+    engine = lab.engine(model)
+    for _ in range(2):
+        lab.commit(engine, "r1", config())
+    model.fails = dict.fromkeys(range(30), 1)
+    model.asked.clear()
+    outcome = lab.commit(engine, "r1", config())
+    assert (outcome.step, outcome.metrics["Failed Rows"], outcome.metrics["Samples Processed"]) == (30, 0, 30)
+    asked = [number for batch in model.asked for number in batch]
+    assert asked[:10] == asked[10:]
+    assert lab.cumulative("r1")["Samples Processed"] == {"value": 30}
+
+
 def test_a_batch_without_any_answer_calls_no_function_and_costs_no_metric(lab: EvalLab) -> None:
     model = Model()
     model.fails = dict.fromkeys(range(30), 1)

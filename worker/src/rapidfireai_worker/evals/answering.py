@@ -14,7 +14,7 @@ from rapidfireai_worker.engine import ChunkControl, Discarded, RunFailure
 from rapidfireai_worker.evals.batches import Asked, BatchResult
 from rapidfireai_worker.evals.commits import Answers
 from rapidfireai_worker.evals.functions import Columns, Functions
-from rapidfireai_worker.evals.parts import Generator, Lively
+from rapidfireai_worker.evals.parts import Generator
 from rapidfireai_worker.evals.results import Standing
 from rapidfireai_worker.evals.shards import batches
 
@@ -115,8 +115,8 @@ class Answering:
         open_ones = [asked.future for asked in self._window if not asked.future.done()]
         wait(open_ones, timeout=LOOK_SECONDS, return_when=FIRST_COMPLETED)
         self._check()
-        if isinstance(self._generator, Lively) and self._generator.answered != self._counted:
-            self._counted = self._generator.answered
+        if (answered := self._generator.answered) != self._counted:
+            self._counted = answered
             self._control.alive()
 
     def _check(self) -> None:

@@ -173,11 +173,7 @@ class EvalEngine:
             session.rag = self._opened(session, control)
         generator = self._generator(job, session)
         try:
-            answering = Answering(
-                session.answers, generator, session.leaf.functions, session.prompts, session.standing, control
-            )
-            places = session.order[session.answers.rows : boundary]
-            answers, fresh = answering.run(places, session.leaf.batch_size)
+            answers, fresh = self._answered(session, generator, boundary, control)
         finally:
             generator.close()
         known = session.standing(answers)
@@ -189,6 +185,21 @@ class EvalEngine:
             persist=lambda: self._persist(job, session, chunk, answers, fresh, known, control),
             estimates=known.estimates(),
         )
+
+    def _answered(
+        self, session: Session, generator: Generator, boundary: int, control: ChunkControl
+    ) -> tuple[Answers, list[BatchResult]]:
+        """Answer the rows up to a boundary; at the end of all rows those that failed get one more try."""
+
+        def answer(before: Answers, places: tuple[int, ...]) -> tuple[Answers, list[BatchResult]]:
+            functions, size = session.leaf.functions, session.leaf.batch_size
+            return Answering(before, generator, functions, session.prompts, session.standing, control).run(places, size)
+
+        answers, fresh = answer(session.answers, session.order[session.answers.rows : boundary])
+        if answers.rows == len(session.order) and answers.failed and not control.park.is_set():
+            answers, more = answer(answers, ())
+            fresh += more
+        return answers, fresh
 
     def evict(self, run_uid: str) -> None:
         """Drop what is kept of a run; engines that others share stay warm."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 from rapidfireai_worker.layout import Volume
 
@@ -70,6 +70,11 @@ class Generator(Protocol):
         """How many batches should be under way at once, so that it never waits for the next one."""
         ...
 
+    @property
+    def answered(self) -> int:
+        """How many conversations were answered or given up so far: a batch that takes long is none that hangs."""
+        ...
+
     def submit(self, conversations: Sequence[Conversation]) -> Future[list[Generation]]:
         """Ask for the answers to a batch; returns at once.
 
@@ -80,16 +85,6 @@ class Generator(Protocol):
 
     def close(self) -> None:
         """Give up everything that is under way; an engine that others share stays warm."""
-        ...
-
-
-@runtime_checkable
-class Lively(Protocol):
-    """A generator that tells of each answer, so that a batch that takes long is not taken for one that hangs."""
-
-    @property
-    def answered(self) -> int:
-        """How many conversations were answered or given up so far; it grows while batches are under way."""
         ...
 
 

@@ -175,6 +175,7 @@ class ApiGenerator:
         limiter: Who lets requests start; None if nothing is limited.
         estimator: Knows how many tokens a prompt may take.
         patience: How requests are tried again.
+        answered: How many conversations were answered or given up so far.
     """
 
     run: str
@@ -185,11 +186,12 @@ class ApiGenerator:
     limiter: Limiter | None
     estimator: Estimator
     patience: Patience
+    answered: int = 0
     _batch: int = 16
     _failure: RunFailure | None = None
     _places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CONCURRENCY))
     _first: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _answered: bool = False
+    _reached: bool = False
     _resume_at: float = 0.0
     _futures: set[Future[list[Generation]]] = field(default_factory=set)
 
@@ -219,20 +221,25 @@ class ApiGenerator:
 
     async def _answer_all(self, conversations: list[Conversation]) -> list[Generation]:
         tasks = [asyncio.create_task(self._answer(each)) for each in conversations]
+        for task in tasks:
+            task.add_done_callback(self._count)
         try:
             return list(await asyncio.gather(*tasks))
         finally:
             for task in tasks:
                 task.cancel()
 
+    def _count(self, _: asyncio.Task[Generation]) -> None:
+        self.answered += 1
+
     async def _answer(self, conversation: Conversation) -> Generation:
         """Return the answer to one conversation; what failed has an error and no text."""
         async with self._places:
-            if not self._answered:
+            if not self._reached:
                 async with self._first:
-                    if not self._answered:
+                    if not self._reached:
                         generation = await self._insist(conversation)
-                        self._answered = True
+                        self._reached = True
                         return generation
             return await self._insist(conversation)
 

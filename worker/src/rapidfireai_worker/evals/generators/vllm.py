@@ -70,6 +70,7 @@ class VllmGenerator:
         self._adapter = adapter
         self._capacity = capacity
         self._rows = _FIRST_GUESS
+        self.answered = 0
         self._under_way: set[Future[list[Generation]]] = set()
 
     @property
@@ -81,7 +82,7 @@ class VllmGenerator:
         """Ask for the answers to a batch; a conversation may also be a text, which gets no chat template."""
         self._rows = max(1, len(conversations))
         engine = self._engines.awake(self._spec)
-        future = engine.ask(conversations, engine.sampling(self._sampling), self._adapter)
+        future = engine.ask(conversations, engine.sampling(self._sampling), self._adapter, self._count)
         self._under_way.add(future)
         future.add_done_callback(self._under_way.discard)
         return future
@@ -90,6 +91,9 @@ class VllmGenerator:
         """Give up everything that is under way; the engine stays warm."""
         for future in list(self._under_way):
             future.cancel()
+
+    def _count(self) -> None:
+        self.answered += 1
 
 
 class VllmEngines:

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any, TypeVar
@@ -98,15 +98,18 @@ class Engine:
         defaults = self._llm.model_config.get_diff_sampling_param()
         return SamplingParams(**arguments) if arguments else SamplingParams.from_optional(**defaults)
 
-    def ask(self, conversations: Sequence[Conversation], sampling: Any, adapter: Any) -> Future[list[Generation]]:
+    def ask(
+        self, conversations: Sequence[Conversation], sampling: Any, adapter: Any, answered: Callable[[], None]
+    ) -> Future[list[Generation]]:
         """Ask for the answers to a batch; returns at once.
 
         Args:
             conversations: What is asked.
             sampling: The `SamplingParams` of these requests.
             adapter: The `LoRARequest` of these requests, or None.
+            answered: Called in the engine's thread for each row that is answered or given up.
         """
-        future = self._soon(self._answers(conversations, sampling, adapter))
+        future = self._soon(self._answers(conversations, sampling, adapter, answered))
         self._under_way.add(future)
         future.add_done_callback(self._under_way.discard)
         return future
@@ -168,10 +171,13 @@ class Engine:
                 log_requests=False,
             )
 
-    async def _answers(self, conversations: Sequence[Conversation], sampling: Any, adapter: Any) -> list[Generation]:
+    async def _answers(
+        self, conversations: Sequence[Conversation], sampling: Any, adapter: Any, answered: Callable[[], None]
+    ) -> list[Generation]:
         rows = [asyncio.ensure_future(self._answer(each, sampling, adapter)) for each in conversations]
         for row in rows:
             row.add_done_callback(_noticed)
+            row.add_done_callback(lambda _: answered())
         waiting = set(rows)
         try:
             while waiting:
