@@ -13,6 +13,7 @@ from typing import Any
 from rapidfireai.api import ICOp, ICOpStatus, Run
 from rapidfireai.api.icop import DONE, ICOpResult, Op
 from rapidfireai.api.run import ENDED, DesiredState, RunState, When
+from rapidfireai.expand import is_evaluation
 from rapidfireai_operator.core.acceptance import Accepted, Refused
 from rapidfireai_operator.core.clones import Nursery, Pin, is_accepted
 from rapidfireai_operator.core.conditions import Event, Verdict, find, judged, shortened
@@ -30,16 +31,22 @@ class Answer:
     Attributes:
         desired: The state that the run is asked to take; None if the operation is refused.
         message: Why it is refused, with the next step; or that there was nothing to do.
+        warmly: How a clone may go on from what was trained, where something was.
     """
 
     desired: DesiredState | None
     message: str = ""
+    warmly: str = ""
+
+    def told(self, *, evaluation: bool) -> str:
+        """Return the whole sentence; an evaluation has no weights to go on from."""
+        return f"{self.message}, {self.warmly}" if self.warmly and not evaluation else self.message
 
 
 _STOP, _GO, _DELETE = Answer("Stopped"), Answer("Running"), Answer("Deleted")
-_SUCCEEDED = Answer(None, "it has reached its last step; clone it, warm to go on from its weights")
-_FAILED = Answer(None, "it has failed; clone it with the cause corrected, warm to go on from its last commit")
-_DELETED = Answer(None, "it was deleted; clone it, warm to go on from its last commit")
+_SUCCEEDED = Answer(None, "it has reached its last step; clone it", "warm to go on from its weights")
+_FAILED = Answer(None, "it has failed; clone it with the cause corrected", "warm to go on from its last commit")
+_DELETED = Answer(None, "it was deleted; clone it", "warm to go on from its last commit")
 TRANSITIONS: Mapping[tuple[RunState, Op], Answer] = {
     ("Pending", "Stop"): _STOP,
     ("Running", "Stop"): _STOP,
@@ -206,15 +213,16 @@ class _Desk:
             answer = Answer(None, shortened(f"the API server refuses it: {refusal}"))
         elif self.finished and here != answer.desired:
             answer = Answer(None, "the experiment is finished, all its runs have ended; clone one to go on")
+        message = answer.told(evaluation=is_evaluation(run.spec.config))
         if answer.desired is None:
-            return ICOpResult(run=name, outcome="Refused", message=answer.message)
+            return ICOpResult(run=name, outcome="Refused", message=message)
         hastens = (
             answer.desired != "Running" and run.status.state not in ENDED and "Immediate" in {icop.spec.when, when}
         )
         wish: tuple[DesiredState, When] = (answer.desired, "Immediate" if hastens else "Boundary")
         if answer.desired != desired or (hastens and when != "Immediate"):
             self._ask(icop, run, wish)
-        return ICOpResult(run=name, outcome="Applied", message=answer.message)
+        return ICOpResult(run=name, outcome="Applied", message=message)
 
     def _ask(self, icop: ICOp, run: Run, wish: tuple[DesiredState, When]) -> None:
         name, (desired, when) = run.metadata.name, wish
