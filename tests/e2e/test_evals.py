@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
+import yaml
 from tests.e2e import retrieval, word_problems
 from tests.e2e.conftest import Cluster
 
@@ -215,6 +217,69 @@ def test_the_same_prompts_are_compared_through_an_api(
     files = [path for path in (cluster.local.volume / "experiments").rglob("*") if path.is_file()]
     assert not any(SERVER_KEY.encode() in path.read_bytes() for path in files)
     experiment.end()
+
+
+ADAPTED = """
+apiVersion: rapidfire.ai/v1alpha1
+kind: Experiment
+metadata: {name: trained}
+spec:
+  chunks: 1
+  configs:
+  - trainer: SFT
+    config:
+      model_name: pvc://rapidfire-data/stories/served
+      peft_config: {r: 8, lora_alpha: 64, target_modules: [q_proj, v_proj], task_type: CAUSAL_LM}
+      training_args: {per_device_train_batch_size: 4, learning_rate: 0.05, num_train_epochs: 1, logging_steps: 1}
+  data: {train: {uri: "pvc://rapidfire-data/stories/train.jsonl"}}
+---
+apiVersion: rapidfire.ai/v1alpha1
+kind: Experiment
+metadata: {name: adapted}
+spec:
+  mode: evals
+  shards: 2
+  objective: {metric: Length, direction: maximize}
+  code:
+    source: |
+      def preprocess(batch, rag, prompt_manager):
+          return {**batch, "prompts": [[{"role": "user", "content": each}] for each in batch["question"]]}
+      def compute_metrics(batch):
+          return {"Length": {"value": sum(map(len, batch["generated_text"])) / len(batch["generated_text"])}}
+  configs:
+  - config: &pipeline
+      vllm_config: &adapted
+        model_config: {model: "pvc://rapidfire-data/stories/served", max_model_len: 256}
+        sampling_params: {temperature: 0.0, max_tokens: 12}
+        adapter: trained-r1
+      batch_size: 4
+      preprocess_fn: {$function: preprocess}
+      compute_metrics_fn: {$function: compute_metrics}
+  - config:
+      <<: *pipeline
+      vllm_config: {<<: *adapted, adapter: null}
+  data: {eval: {uri: "pvc://rapidfire-data/stories/eval.jsonl"}}
+"""
+
+
+def test_an_adapter_that_a_fit_made_is_evaluated_by_its_runs_name(cluster: Cluster, served: Path, rows: Path) -> None:
+    """Beside the model alone, in one engine; all of it as plain YAML."""
+    trained, adapted = (rows / f"{name}.yaml" for name in ("trained", "adapted"))
+    for path, body in zip((trained, adapted), yaml.safe_load_all(ADAPTED), strict=True):
+        path.write_text(yaml.safe_dump(body))
+        cluster.kubectl("apply", "-f", str(path))
+        cluster.kubectl("wait", "rfexp", path.stem, "--for=condition=Finished", "--timeout=600s")
+        assert cluster.get("rfexp", path.stem)["status"]["state"] == "Succeeded"
+    texts = []
+    for run in sorted(cluster.list("rfrun", "adapted"), key=lambda run: int(run["spec"]["index"])):
+        last = cluster.local.volume / run["status"]["progress"]["checkpoint"]["path"]
+        tables = [pq.read_table(path).to_pylist() for path in last.parent.glob("*/rows.parquet")]
+        texts.append({row["question"]: row["generated_text"] for table in tables for row in table})
+        manifest = json.loads((last / "manifest.json").read_text())
+        assert manifest["facts"]["adapter"] == run["spec"]["config"]["vllm_config"].get("adapter")
+    assert texts[0].keys() == texts[1].keys()
+    assert len(texts[0]) == 8
+    assert texts[0] != texts[1], "the adapter changes what the model says"
 
 
 def answers_by_question(rows: dict[str, list[Any]]) -> dict[str, str]:
