@@ -168,7 +168,8 @@ class Benchmark:
         )
         if answer.returncode != 0:
             raise RuntimeError(f"the plain program failed:\n{answer.stderr[-4000:]}")
-        return dict(json.loads(answer.stdout.splitlines()[-1]))
+        # vLLM's processes may say something when they end.
+        return dict(json.loads(next(line for line in answer.stdout.splitlines() if line.startswith('{"answered"'))))
 
 
 def rendered(whole: dict[str, Any]) -> str:
