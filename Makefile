@@ -6,8 +6,10 @@ PYTHON ?= python3
 TESTS ?= tests
 # Two processes suit two cores: half of the tests wait for an API server, the other half compute.
 JOBS ?= 2
+# What `make images` builds the worker for: cpu or cuda.
+WORKER ?= cpu
 
-.PHONY: help setup browser demo test fuzz bench check format generate lock clean
+.PHONY: help setup browser builder images sbom audit demo test fuzz bench check format generate lock clean
 
 help: ## List the tasks
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -20,6 +22,21 @@ browser: ## Install Chromium, which the tests of dashboard and notebook drive (D
 	  sudo=$$(test "$$(id -u)" = 0 || echo sudo); \
 	  echo 'Installing Chromium ...'; \
 	  $$sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; }
+
+builder: ## Install what builds and starts images (Debian, Ubuntu; others: by hand)
+	@command -v buildah >/dev/null && command -v mmdebstrap >/dev/null && command -v runc >/dev/null || { \
+	  sudo=$$(test "$$(id -u)" = 0 || echo sudo); \
+	  echo 'Installing buildah, mmdebstrap and runc ...'; \
+	  $$sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends buildah mmdebstrap runc >/dev/null; }
+
+images: builder ## Build the images that have changed, as archives in .cache/images (WORKER=cuda for GPUs; BASE=image)
+	@$(PYTHON) tools/images.py build --target $(WORKER) $(if $(BASE),--base $(BASE))
+
+sbom: images ## Write a bill of materials (CycloneDX) beside each archive
+	@$(PYTHON) tools/audit.py sbom
+
+audit: ## Ask the public database about the versions in the images (needs the network)
+	@$(PYTHON) tools/audit.py vulnerabilities
 
 demo: setup ## Fine-tune SmolLM2-135M with four configs on two workers, live (4 to 8 minutes)
 	@$(BIN)/python examples/smollm2.py
@@ -51,11 +68,8 @@ format: setup ## Format the code and fix what ruff can fix
 generate: setup ## Write the CRDs, the chart's copy, the reference and the table of trainer arguments
 	@$(BIN)/python tools/generate.py
 
-lock: ## Choose versions anew where the pyproject files ask for it (--upgrade chooses the newest of all)
-	@uv pip compile pyproject.toml --group dev --universal --generate-hashes --no-emit-index-url \
-	  --python-version 3.11 --no-header \
-	  --no-emit-package rapidfireai --no-emit-package rapidfireai-operator --no-emit-package rapidfireai-worker \
-	  --output-file requirements/dev.txt
+lock: ## Choose versions anew where the pyproject files ask for it (UPGRADE=--upgrade chooses the newest of all)
+	@$(PYTHON) tools/lock.py $(LOCKS) $(UPGRADE)
 
 clean: ## Remove .venv and every cache in this folder (the cluster: rapidfireai stop --purge)
 	@rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

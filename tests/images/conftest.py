@@ -1,0 +1,45 @@
+"""The images, built once a session, and only if something has changed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from tests.images.container import Container
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+
+
+@pytest.fixture(scope="session")
+def archives() -> Path:
+    """The directory of the archives; the tests are skipped where nothing builds them."""
+    missing = [name for name in ("buildah", "mmdebstrap", "runc") if shutil.which(name) is None]
+    if missing or os.getuid() != 0:
+        pytest.skip(f"not root, or {', '.join(missing) or 'nothing'} is not installed: run `make builder`")
+    subprocess.run([sys.executable, str(ROOT / "tools" / "images.py"), "build"], check=True)
+    return ROOT / ".cache" / "images"
+
+
+@pytest.fixture(scope="session")
+def containers(archives: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Container]]:
+    import image_archive
+    import image_store
+    from image_parts import PARTS, part
+
+    with ExitStack() as stack:
+        made = {}
+        for name in PARTS:
+            image = f"localhost/{part(name, 'cpu').image}"
+            if image_store.image_id(image) is None:
+                image_store.buildah("pull", "--quiet", f"docker-archive:{archives / name}.tar")
+            root = stack.enter_context(image_store.mounted(image))
+            config = image_archive.config(archives / f"{name}.tar")["config"]
+            made[name] = Container(root, config, tmp_path_factory.mktemp(name))
+        yield made
