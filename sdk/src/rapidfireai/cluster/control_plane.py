@@ -30,11 +30,13 @@ class ControlPlane:
     Args:
         home: The directory; made with mode 0700.
         binary: The `kubelocal` binary, from `rapidfireai.cluster.binary.find_binary`.
+        address: Where the API server listens. With another one than loopback, Services have endpoints.
     """
 
-    def __init__(self, home: Path, binary: Path) -> None:
+    def __init__(self, home: Path, binary: Path, address: str = ADDRESS) -> None:
         self.home = home.resolve()
         self.binary = binary
+        self.address = address
         self.pki = self.home / "pki"
         self.kubeconfig = self.pki / "admin.kubeconfig"
         self._processes = {name: BackgroundProcess(name, self.home) for name in COMPONENTS}
@@ -42,7 +44,7 @@ class ControlPlane:
     @property
     def server(self) -> str:
         """The API server's URL."""
-        return f"https://{ADDRESS}:{self._ports()[0]}"
+        return f"https://{self.address}:{self._ports()[0]}"
 
     def start(self, timeout: float = 90.0) -> None:
         """Start what does not run, and return once the API server is ready and namespaces get their accounts.
@@ -140,12 +142,14 @@ class ControlPlane:
 
     def _apiserver_flags(self) -> dict[str, str]:
         files = self.pki
+        # A loopback address may not be an endpoint.
+        endpoints = {"endpoint-reconciler-type": "none"} if self.address == ADDRESS else {}
         return {
+            **endpoints,
             "etcd-servers": f"unix://{self._sockets()}/etcd.sock",
-            "bind-address": ADDRESS,
-            "advertise-address": ADDRESS,
+            "bind-address": self.address,
+            "advertise-address": self.address,
             "secure-port": str(self._ports()[0]),
-            "endpoint-reconciler-type": "none",  # a loopback address may not be an endpoint
             "tls-cert-file": f"{files}/apiserver.crt",
             "tls-private-key-file": f"{files}/apiserver.key",
             "client-ca-file": f"{files}/ca.crt",
@@ -180,11 +184,11 @@ class ControlPlane:
         }
 
     def _manager_flags(self, port: int) -> dict[str, str]:
-        # Pods have loopback addresses here, which the endpoint controllers refuse with a warning each time.
+        # On loopback pods have such addresses too, which the endpoint controllers refuse with a warning each time.
         without_endpoints = "*,-endpoints-controller,-endpointslice-controller,-endpointslice-mirroring-controller"
         return {
             **self._client_flags("kube-controller-manager", port),
-            "controllers": without_endpoints,
+            "controllers": without_endpoints if self.address == ADDRESS else "*",
             "use-service-account-credentials": "true",
             "service-account-private-key-file": str(self.pki / "sa.key"),
             "root-ca-file": str(self.pki / "ca.crt"),

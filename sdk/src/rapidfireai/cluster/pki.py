@@ -148,19 +148,23 @@ def is_valid(directory: Path) -> bool:
     return left > datetime.timedelta(days=30)
 
 
-def create(directory: Path, server: str) -> None:
+def create(directory: Path, server: str, hosts: Sequence[str] = ()) -> Authority:
     """Write everything that the control plane and its clients need into `directory`.
 
     Args:
         directory: Made with mode 0700.
         server: The API server's URL, for the kubeconfigs.
+        hosts: Further names and addresses under which the API server is reached.
+
+    Returns:
+        The authority, which may issue more.
     """
     authority = Authority(directory, "ca")
     service_accounts = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     authority.write("sa.key", _private_pem(service_accounts))
     public = service_accounts.public_key().public_bytes(_PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     authority.write("sa.pub", public)
-    names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "127.0.0.1"]
+    names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "127.0.0.1", *hosts]
     authority.issue("apiserver", Identity("kube-apiserver"), hosts=names)
     authority.issue("apiserver-kubelet", Identity("kube-apiserver", ("system:masters",)))
     # The API server trusts the user headers of whoever this authority signed: it must be another one than the clients'.
@@ -168,3 +172,4 @@ def create(directory: Path, server: str) -> None:
     for name, identity in CLIENTS.items():
         authority.issue(name, identity)
         authority.kubeconfig(name, server)
+    return authority
