@@ -150,37 +150,6 @@ def test_nobody_has_wildcards_or_reads_secrets(usual: list[Object]) -> None:
             assert (name, rule["verbs"]) == ("rapidfire-user", ["create"]), "people bring keys, and read none"
 
 
-def test_cluster_wide_rights_are_token_reviews_alone(usual: list[Object]) -> None:
-    wide = [rule for each in usual if each["kind"] == "ClusterRole" for rule in each["rules"]]
-    assert wide == [{"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]}]
-
-
-@pytest.mark.parametrize(
-    ("account", "resource", "verbs"),
-    [
-        ("rapidfire-worker", "runs", {"get", "list", "watch"}),
-        ("rapidfire-worker", "runs/status", {"patch"}),
-        ("rapidfire-worker", "experiments", {"get"}),
-        ("rapidfire-worker", "leases", {"get", "create", "update"}),
-        ("rapidfire-volume", "runs", {"get", "list", "watch"}),
-        ("rapidfire-operator", "experiments", {"get", "list", "watch"}),
-        ("rapidfire-operator", "runs", {"get", "list", "watch", "create", "patch"}),
-        ("rapidfire-operator", "leases", {"get", "list", "watch"}),
-        ("rapidfire-user", "runs/status", set()),
-        ("rapidfire-user", "secrets", {"create"}),
-        ("rapidfire-user", "jobs", {"get", "list", "watch"}),
-        ("rapidfire-user", "leases", {"get", "list", "watch"}),
-        ("rapidfire-operator", "secrets", set()),
-        ("rapidfire-user", "experiments/status", set()),
-    ],
-)
-def test_rights_are_the_least_that_the_contracts_name(
-    usual: list[Object], account: str, resource: str, verbs: set[str]
-) -> None:
-    role = find(usual, "Role", account, "team-a")
-    assert {verb for rule in role["rules"] if resource in rule["resources"] for verb in rule["verbs"]} == verbs
-
-
 def test_pods_meet_the_restricted_standard(usual: list[Object]) -> None:
     deployments = [each for each in usual if each["kind"] == "Deployment"]
     assert len(deployments) == 5
