@@ -64,6 +64,7 @@ class Stage:
     admin: httpx.Client
     namespace: str = field(default_factory=lambda: f"fence-{uuid.uuid4().hex[:8]}")
     pods: dict[str, str] = field(default_factory=dict)
+    elsewhere: Stage | None = None
     _clients: list[httpx.Client] = field(default_factory=list)
 
     def prepare(self) -> None:
@@ -97,6 +98,23 @@ class Stage:
         """A service account of the namespace, with a token that is bound to nothing."""
         return self._identity(self.namespace, name, {})
 
+    def foreign_worker(self, admitted: bool = False) -> Identity:
+        """A worker of another namespace whose pod is named as the first one here; `admitted` by a RoleBinding here."""
+        if self.elsewhere is None:
+            self.elsewhere = Stage(self.plane, self.admin)
+            self.elsewhere.prepare()
+        there = self.elsewhere
+        if admitted:
+            group = "rbac.authorization.k8s.io"
+            meta = {"name": f"foreign-{uuid.uuid4().hex[:8]}"}
+            role = {"apiGroup": group, "kind": "Role", "name": "rapidfire-worker"}
+            subject = {"kind": "ServiceAccount", "name": "rapidfire-worker", "namespace": there.namespace}
+            path = f"/apis/{group}/v1/namespaces/{self.namespace}/rolebindings"
+            self._create(path, {"metadata": meta, "roleRef": role, "subjects": [subject]})
+        pod = "e-w-0-aaaaa"
+        bound = {"kind": "Pod", "apiVersion": "v1", "name": pod, "uid": there.pods[pod]}
+        return self._identity(there.namespace, "rapidfire-worker", {"boundObjectRef": bound})
+
     def administrator(self) -> Identity:
         return Identity(self.admin, self.namespace)
 
@@ -129,7 +147,22 @@ class Stage:
         found: dict[str, Any] = self.admin.get(f"{RUNS.format(namespace=self.namespace)}/r").json()["status"]
         return found
 
+    def everything(self) -> dict[str, Any]:
+        """All that an attack could change, by kind and name; of pods the names alone."""
+        kinds = {
+            **{kind: self.path(kind) for kind in ("runs", "icops")},
+            "leases": LEASES.format(namespace=self.namespace),
+            "pods": f"/api/v1/namespaces/{self.namespace}/pods",
+        }
+        found = {}
+        for kind, path in kinds.items():
+            items = self.admin.get(path).json()["items"]
+            found[kind] = {each["metadata"]["name"]: None if kind == "pods" else each for each in items}
+        return found
+
     def close(self) -> None:
+        if self.elsewhere is not None:
+            self.elsewhere.close()
         for each in self._clients:
             each.close()
         self.admin.delete(f"/api/v1/namespaces/{self.namespace}")
