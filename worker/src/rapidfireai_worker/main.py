@@ -26,6 +26,7 @@ from rapidfireai_worker.logs import configure_logging
 from rapidfireai_worker.metrics import WorkerMetrics
 from rapidfireai_worker.patience import insist
 from rapidfireai_worker.settings import EnvironmentProblem, WorkerSettings, load
+from rapidfireai_worker.streams import redact_prints
 from rapidfireai_worker.watchdog import Watchdog
 from rapidfireai_worker.wire import with_source
 from rapidfireai_worker.worker import Worker
@@ -47,6 +48,7 @@ def run(factory: EngineFactory) -> None:
     Args:
         factory: Makes the engine, in the thread that computes.
     """
+    redact_prints()
     configure_logging()
     try:
         code = asyncio.run(_serve(load(WorkerSettings), factory))
