@@ -9,7 +9,7 @@ JOBS ?= 2
 # What `make images` builds the worker for: cpu or cuda.
 WORKER ?= cpu
 
-.PHONY: help setup browser builder images sbom audit demo test fuzz bench check format generate lock clean
+.PHONY: help setup browser node builder images sbom audit demo test fuzz bench check format generate lock clean
 
 help: ## List the tasks
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -22,6 +22,14 @@ browser: ## Install Chromium, which the tests of dashboard and notebook drive (D
 	  sudo=$$(test "$$(id -u)" = 0 || echo sudo); \
 	  echo 'Installing Chromium ...'; \
 	  $$sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; }
+
+node: setup builder ## Install containerd and what else a real node needs in the tests, and build its programs (Debian, Ubuntu)
+	@PATH=$$PATH:/usr/sbin; command -v containerd >/dev/null && command -v conntrack >/dev/null && dpkg -s busybox-static >/dev/null 2>&1 && test -x /usr/lib/cni/bridge || { \
+	  sudo=$$(test "$$(id -u)" = 0 || echo sudo); \
+	  echo 'Installing containerd, CNI plugins and busybox ...'; \
+	  $$sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends \
+	    containerd runc containernetworking-plugins nftables iptables conntrack busybox-static >/dev/null; }
+	@$(BIN)/python -m tests.node.binaries
 
 builder: ## Install what builds and starts images (Debian, Ubuntu; others: by hand)
 	@command -v buildah >/dev/null && command -v mmdebstrap >/dev/null && command -v runc >/dev/null || { \

@@ -155,6 +155,8 @@ def obstacle() -> str | None:
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
     missing = [name for name in _PROGRAMS if shutil.which(name, path=path) is None]
     missing += [str(file) for file in (BUSYBOX, Path(CNI_PLUGINS) / "bridge") if not file.exists()]
+    if BUSYBOX.exists() and b"ld-linux" in BUSYBOX.read_bytes()[:4096]:  # it would have no libraries in its image
+        missing.append("busybox-static instead of busybox")
     if missing:
         return f"a real node needs {', '.join(missing)}: `make node` installs them on Debian and Ubuntu"
     trial = f"mount -t tmpfs tmpfs /run && ip link add node0 type veth && ip address add {ADDRESS}/24 dev node0"
