@@ -15,8 +15,9 @@ import pytest
 import yaml
 from tests.fence.conftest import client
 from tests.security import leaks
-from tests.security.day import DAY as DAY_MANIFEST
-from tests.security.day import HUB_TOKEN, MERGE, OPERATOR, SECRETS, SHELF, USER, VOLUME, WORKER, Day, questions, says
+from tests.security.day import HUB_TOKEN, MERGE, OPERATOR, SECRETS, USER, VOLUME, WORKER, Day, questions, says
+from tests.security.manifests import DAY as DAY_MANIFEST
+from tests.security.manifests import SHELF
 from tests.security.rights import DAY, START, granted
 from tests.support.audited import AuditedControlPlane, uses
 from tests.support.chat_server import chat_server
