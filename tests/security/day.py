@@ -238,7 +238,7 @@ class Day:
         with httpx.Client(trust_env=False, timeout=60, follow_redirects=True) as browser:
             link = httpx.post(f"{self.local.gateway_url}/api/v1/login-links", headers=headers, trust_env=False).json()
             self._show(browser, link["url"])
-            self._show(browser, f"{self.local.dashboard_url}/default/day")
+            self._show(browser, f"{self.local.dashboard_url}/experiments/default/day")
 
     def _show(self, http: httpx.Client, url: str) -> None:
         answer = http.get(url)
