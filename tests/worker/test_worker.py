@@ -211,7 +211,7 @@ def test_an_assignment_that_was_given_up_before_it_began_is_begun_when_its_run_g
     worker = workspace.worker(ENGINE_WAITS="1")
     run = workspace.create_run()
     attempt = workspace.assign(run, workspace.holder())
-    workspace.wait("assignment", lambda: "worker_assignments 1.0" in prometheus(worker))
+    workspace.wait("assignment", lambda: 'worker_assignments{experiment="e",worker="e-w-0"} 1.0' in prometheus(worker))
     workspace.patch(run, {"desiredState": "Stopped", "when": "Immediate"})
     workspace.wait("the order", lambda: "told to end after its optimizer step" in worker.words)
     workspace.open_gate("engine", "")
@@ -502,17 +502,18 @@ def test_prometheus_sees_steps_chunks_checkpoints_and_losses(workspace: Workspac
     run = workspace.create_run()
     workspace.committed(run, workspace.assign(run, workspace.holder()))
     text = prometheus(worker)
+    slot = 'experiment="e",worker="e-w-0"'
     for line in (
-        "rapidfire_worker_step_seconds_count 4.0",
-        'rapidfire_worker_chunk_seconds_count{task="chunk"} 1.0',
-        "rapidfire_worker_checkpoint_seconds_count 1.0",
-        f'rapidfire_worker_loss{{run="{run}"}} 2.0',
-        "rapidfire_worker_residents 1.0",
-        "rapidfire_worker_resident_bytes 1000.0",
-        "rapidfire_worker_memory_used_bytes 2000.0",
-        "rapidfire_worker_memory_budget_bytes 5000.0",
-        "rapidfire_worker_evictions_total 0.0",
-        "rapidfire_worker_assignments 1.0",
+        f"rapidfire_worker_step_seconds_count{{{slot}}} 4.0",
+        'rapidfire_worker_chunk_seconds_count{experiment="e",task="chunk",worker="e-w-0"} 1.0',
+        f"rapidfire_worker_checkpoint_seconds_count{{{slot}}} 1.0",
+        f'rapidfire_worker_loss{{experiment="e",run="{run}",worker="e-w-0"}} 2.0',
+        f"rapidfire_worker_residents{{{slot}}} 1.0",
+        f"rapidfire_worker_resident_bytes{{{slot}}} 1000.0",
+        f"rapidfire_worker_memory_used_bytes{{{slot}}} 2000.0",
+        f"rapidfire_worker_memory_budget_bytes{{{slot}}} 5000.0",
+        f"rapidfire_worker_evictions_total{{{slot}}} 0.0",
+        f"rapidfire_worker_assignments{{{slot}}} 1.0",
     ):
         assert line in text
 

@@ -286,6 +286,10 @@ class Feeds:
             await feed.close()
         self._feeds.clear()
 
+    def count(self) -> int:
+        """Return how many experiments are watched, once for each caller."""
+        return len(self._feeds)
+
     async def changes(self, token: str, namespace: str, experiment: str) -> AsyncGenerator[Change]:
         """Yield a snapshot of an experiment and then its changes.
 

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 
 from rapidfireai.service import configure_logs
 from rapidfireai_gateway.backend import Services
+from rapidfireai_gateway.metrics import GatewayMetrics
 from rapidfireai_gateway.rest.app import create_app
 from rapidfireai_gateway.settings import Settings
 
@@ -40,7 +41,12 @@ def main() -> int:
 async def serve(settings: Settings) -> int:
     """Serve both ports until told to stop, or until one of them fails; return the exit code."""
     async with Services.open(settings) as services:
-        apps: dict[int, ASGIApp] = {settings.port: create_app(services), settings.dashboard_port: _dashboard(services)}
+        metrics = GatewayMetrics(services.feeds.count)
+        metrics.serve(settings.address, settings.metrics_port)
+        apps: dict[int, ASGIApp] = {
+            settings.port: metrics.measured(create_app(services), "api"),
+            settings.dashboard_port: metrics.measured(_dashboard(services), "dashboard"),
+        }
         servers = [_Server(_config(app, settings.address, port)) for port, app in apps.items()]
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -19,6 +19,7 @@ class Settings(BaseSettings):
         ca: The certificate of the cluster's authority as PEM; that of the pod's service account if empty.
         gateway_url: The REST API as browsers reach it.
         dashboard_url: The dashboard as browsers reach it.
+        metrics_port: Where Prometheus reads `/metrics`, without a login.
         forwarded_token_header: The header in which a proxy in front forwards the user's token; empty trusts none.
         requests_per_second: How many requests one caller may make in the long run.
         burst: How many they may make at once.
@@ -37,6 +38,7 @@ class Settings(BaseSettings):
     address: Annotated[str, Field(validation_alias=AliasChoices("RAPIDFIRE_LISTEN", "POD_IP"))] = "127.0.0.1"
     port: int = 8851
     dashboard_port: int = 8853
+    metrics_port: int = 9092
     ca: str = ""
     mlflow_url: str = ""
     gateway_url: str = ""

@@ -51,6 +51,7 @@ class Attempt:
         self._begun = False
         self._pulse = Pulse()
         self._heard = step
+        metrics.begun(grant.name, step)
 
     @property
     def seconds(self) -> float:

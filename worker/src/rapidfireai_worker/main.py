@@ -63,7 +63,7 @@ def run(factory: EngineFactory) -> None:
 async def _serve(settings: WorkerSettings, factory: EngineFactory) -> int:
     bind_contextvars(experiment=settings.experiment, worker=settings.slot)
     told = _on_termination()
-    metrics = WorkerMetrics()
+    metrics = WorkerMetrics(settings.experiment, settings.slot)
     metrics.serve(settings.pod_ip, settings.port)
     working = asyncio.create_task(_work(settings, Crew(lambda: factory(settings)), metrics, told))
     telling = asyncio.create_task(told.wait())

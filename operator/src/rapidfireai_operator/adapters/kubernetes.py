@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -165,6 +166,7 @@ class Api:
         content: str = _JSON,
         query: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
+        begun = time.monotonic()
         where = f"{_ROOTS[plural]}/namespaces/{namespace}/{plural}" + (f"/{path}" if path else "")
         try:
             words = await self._client.param_serialize(
@@ -178,13 +180,19 @@ class Api:
             response = await self._client.call_api(*words, _request_timeout=_TIMEOUT_SECONDS)
             payload = await response.read()
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
-            self._metrics.api_errors.labels(method, plural, "0").inc()
+            self._count(method, plural, 0, begun)
             raise ApiError(0, type(error).__name__, str(error)) from error
+        self._count(method, plural, response.status, begun)
         if response.status >= 400:
-            self._metrics.api_errors.labels(method, plural, str(response.status)).inc()
             raise _error(response.status, payload)
         answer = json.loads(payload)
         return answer if isinstance(answer, dict) else {}
+
+    def _count(self, method: Method, plural: str, code: int, begun: float) -> None:
+        self._metrics.api_requests.labels(method, plural, str(code)).inc()
+        self._metrics.api_seconds.labels(method, plural).observe(time.monotonic() - begun)
+        if code == 0 or code >= 400:
+            self._metrics.api_errors.labels(method, plural, str(code)).inc()
 
 
 def _error(code: int, payload: bytes) -> ApiError:

@@ -15,6 +15,7 @@ from rapidfireai_operator.adapters.kubernetes import Api, ApiError
 from rapidfireai_operator.adapters.metrics import Metrics
 from rapidfireai_operator.core import icops
 from rapidfireai_operator.core.acceptance import Accepted, Refused, judge
+from rapidfireai_operator.core.accounts import Progress, decisions
 from rapidfireai_operator.core.outcome import Rules, StatusPatch
 from rapidfireai_operator.core.picture import Key, Picture
 from rapidfireai_operator.core.reconcile import reconcile
@@ -139,9 +140,12 @@ class Experiments:
         )
         memory.made.update(world.made)
         outcome = reconcile(world, verdict, claims, self._rules)
+        self._metrics.decide(decisions(outcome))
         if await self._writer.write(world, outcome, memory):
             self.wake(key)
         self._show(world)
+        self._metrics.count(key.namespace, key.name, memory.accounts)
+        memory.accounts.clear()
         return None if outcome.look_again is None else max(0.0, outcome.look_again - self._clock.now())
 
     async def _judge(self, subject: Subject, follower: _Follower) -> Accepted | Refused:
@@ -200,6 +204,8 @@ class Experiments:
         states = Counter(str(each.tally.state or "Pending") for each in world.standings)
         assignments = sum(each.tally.held for each in world.standings)
         self._metrics.show(world.experiment.namespace, world.experiment.name, states, assignments)
+        progress = Progress.of(world.experiment.status)
+        self._metrics.show_progress(world.experiment.namespace, world.experiment.name, progress)
 
 
 def _pause(failures: int) -> float:

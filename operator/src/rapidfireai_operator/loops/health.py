@@ -40,6 +40,16 @@ class Health:
         """Remember that the periodic comparison came round, successful or not."""
         self._compared = self.clock.monotonic()
 
+    @property
+    def oldest_pass(self) -> float:
+        """How long the work that began first has been under way, in seconds."""
+        return self.clock.monotonic() - min(self._begun.values(), default=self.clock.monotonic())
+
+    @property
+    def comparison_age(self) -> float:
+        """Seconds since the periodic comparison came round."""
+        return self.clock.monotonic() - self._compared if self._compared is not None else 0.0
+
     def complaints(self) -> list[str]:
         """Return what hangs; nothing if all is well."""
         now = self.clock.monotonic()
@@ -93,7 +103,11 @@ async def serve_probes(
         complaints = health.complaints()
         return (503, "\n".join(complaints).encode()) if complaints else (200, b"ok")
 
+    def page() -> tuple[int, bytes]:
+        metrics.show_health(health.oldest_pass, health.comparison_age)
+        return 200, metrics.render()
+
     return [
-        await serve(address, port, "/metrics", lambda: (200, metrics.render())),
+        await serve(address, port, "/metrics", page),
         await serve(address, health_port, "/healthz", healthz),
     ]

@@ -62,6 +62,7 @@ class Tracking:
                 try:
                     await self.look()
                     failures = 0
+                    self._metrics.mlflow_in_step.set(self._clock.now())
                 except (MlflowError, ApiError) as error:
                     failures += 1
                     self._metrics.mlflow_errors.inc()

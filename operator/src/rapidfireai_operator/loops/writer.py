@@ -14,6 +14,7 @@ from rapidfireai.api import API_VERSION
 from rapidfireai.api.base import RUN_INDEX_LABEL
 from rapidfireai_operator.adapters.clock import Clock
 from rapidfireai_operator.adapters.kubernetes import Api, ApiError, ConflictError, NotFoundError
+from rapidfireai_operator.core.accounts import Account, of_icop, of_run
 from rapidfireai_operator.core.conditions import Event
 from rapidfireai_operator.core.outcome import Change, Outcome, StatusPatch
 from rapidfireai_operator.core.picture import Kind, Picture
@@ -32,11 +33,13 @@ class Memory:
     Attributes:
         made: Indices of runs that are known to have been made.
         refusals: Why the API server refused to make an object, by its name.
+        accounts: What was written and is not counted yet.
     """
 
     uid: str = ""
     made: set[int] = field(default_factory=set)
     refusals: dict[str, str] = field(default_factory=dict)
+    accounts: list[Account] = field(default_factory=list)
 
     def of(self, uid: str) -> Memory:
         """Return itself, after forgetting everything if it was about an earlier experiment of the same name."""
@@ -69,9 +72,9 @@ class Writer:
             ApiError: If the API server does not answer.
         """
         namespace, again = world.experiment.namespace, bool(outcome.icops)
-        if not await self._apply_icops(namespace, outcome, memory):
+        if not await self._apply_icops(world, outcome, memory):
             return True  # what the records say would not be so
-        if not await self._write_runs(world, outcome.runs):
+        if not await self._write_runs(world, outcome.runs, memory):
             return True  # decided on what is no longer so; the rest may depend on it
         await self._keep_icops(namespace, outcome, memory)
         again |= await self._write_jobs(world, outcome, memory)
@@ -82,8 +85,9 @@ class Writer:
             again |= not written or not outcome.experiment.status.keys().isdisjoint({"conditions", "nextIndex"})
         return again
 
-    async def _apply_icops(self, namespace: str, outcome: Outcome, memory: Memory) -> bool:
+    async def _apply_icops(self, world: World, outcome: Outcome, memory: Memory) -> bool:
         """Write what IC Ops do and then their records; return whether all that they do was still good."""
+        namespace, before = world.experiment.namespace, {icop.metadata.name: icop for icop in world.icops}
         for some in _in_parts(outcome.pins):
             if not all(await _together(self.patch_status("runs", namespace, pin) for pin in some)):
                 return False
@@ -92,6 +96,7 @@ class Writer:
                 return False
         for patch in outcome.icops:
             if await self.patch_status("icops", namespace, patch):
+                memory.accounts.append(of_icop(before[patch.name], patch, self._clock.now()))
                 for key in [key for key in memory.refusals if key.startswith(f"{patch.name}/")]:
                     del memory.refusals[key]
         return True
@@ -121,15 +126,17 @@ class Writer:
                 _log.warning("the API server refuses to remove a record", icop=name, error=error.message)
             await self._refresh("icops", namespace, name)
 
-    async def _write_runs(self, world: World, patches: Iterable[StatusPatch]) -> bool:
+    async def _write_runs(self, world: World, patches: Iterable[StatusPatch], memory: Memory) -> bool:
         """Write the statuses of runs, assignments first and in order; return whether all were still good."""
         namespace, described = world.experiment.namespace, []
+        before = {run.metadata.name: run for run in world.runs}
         for patch in patches:
             if "assignment" not in patch.status:
                 described.append(patch)
                 continue
             if not await self.patch_status("runs", namespace, patch):
                 return False
+            memory.accounts.append(of_run(before[patch.name], patch))
             log = _log.bind(namespace=namespace, experiment=world.experiment.name, run=patch.name)
             log.info("assigned", **(patch.status["assignment"] or {"worker": None}))
         for some in _in_parts(described):

@@ -26,6 +26,7 @@ from rapidfireai_worker.fit.program import Builder
 from rapidfireai_worker.fit.session import Session
 from rapidfireai_worker.fit.warm import WarmSessions
 from rapidfireai_worker.layout import Volume
+from rapidfireai_worker.measures import SWAP_SECONDS
 
 _WRITING_SECONDS = 120.0
 """How long a run that found no memory waits for a checkpoint that is being written, which holds a copy of a run."""
@@ -137,9 +138,11 @@ class FitEngine:
 
     def _session(self, job: RunJob) -> Session:
         """Return the run's session at its last commit: the resident one if it stands there, else a restored one."""
+        begun = time.monotonic()
         session = self._warm.get(job.run_uid)
         if session is not None and session.committed == job.checkpoint and session.stands:
             self._warm.make_room(job)
+            SWAP_SECONDS.labels("warm").observe(time.monotonic() - begun)
             return session
         self.evict(job.run_uid)
         self._warm.make_room(job)
@@ -151,6 +154,7 @@ class FitEngine:
             if spoiled is not None:
                 self._quarantine(spoiled)
             self._warm.put(job.run_uid, session)
+        SWAP_SECONDS.labels("build" if job.checkpoint is None else "restore").observe(time.monotonic() - begun)
         return session
 
     def _in_memory(self, job: RunJob, work: Callable[[], T]) -> T:

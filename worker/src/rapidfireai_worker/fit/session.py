@@ -21,6 +21,7 @@ from rapidfireai_worker.fit.inheritance import Inheritance, fingerprints, take_o
 from rapidfireai_worker.fit.models import Base
 from rapidfireai_worker.fit.parkable import Parkable
 from rapidfireai_worker.fit.statefile import Frozen
+from rapidfireai_worker.measures import SWAP_SECONDS
 from rapidfireai_worker.rng import cuda_in_use
 
 _REPORT_SECONDS = 1.0
@@ -150,7 +151,8 @@ class Session:
                 raise RunFailure("TrainingError", f"{message}: something stopped the trainer, such as a callback")
             if control.discard.is_set():
                 raise Discarded
-            return self._snapshot()
+            with SWAP_SECONDS.labels("park").time():
+                return self._snapshot()
 
     def metrics(self, *, complete: bool) -> dict[str, float]:
         """Return the latest metrics, as many as a commit may carry.
@@ -162,6 +164,7 @@ class Session:
         kept = sorted(names, key=lambda name: (name not in _FIRST, not name.startswith(_MEASURED_AT_BOUNDARIES)))
         return {name: self.latest[name] for name in kept[:_MOST_METRICS]}
 
+    @SWAP_SECONDS.labels("evict").time()
     def close(self) -> None:
         """End the thread and let go of everything."""
         self.base.users -= 1

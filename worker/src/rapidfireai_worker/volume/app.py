@@ -23,9 +23,10 @@ from rapidfireai_worker.runlog import Cursor, read_after, to_json_lines
 from rapidfireai_worker.volume import auth
 from rapidfireai_worker.volume.auth import Gatekeeper
 from rapidfireai_worker.volume.checkpoints import add_checkpoint_routes
-from rapidfireai_worker.volume.feed import Feed
+from rapidfireai_worker.volume.feed import Feed, Outbox
 from rapidfireai_worker.volume.janitor import Janitor, mark_used
 from rapidfireai_worker.volume.leasing import Budgets, Experiments, add_budget_routes
+from rapidfireai_worker.volume.metrics import VolumeMetrics
 from rapidfireai_worker.volume.settings import VolumeSettings
 from rapidfireai_worker.volume.shards import Commits, add_shard_routes
 from rapidfireai_worker.volume.store import (
@@ -48,6 +49,8 @@ _log = structlog.get_logger(__name__)
 
 def create_app(settings: VolumeSettings) -> FastAPI:
     """Return the service; it connects to the API server and begins to feed MLflow when it starts up."""
+    feed = Feed(Volume(settings.volume), settings.mlflow_url) if settings.mlflow_url else None
+    metrics = VolumeMetrics(settings.volume, feed.outbox if feed is not None else Outbox)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -56,12 +59,12 @@ def create_app(settings: VolumeSettings) -> FastAPI:
         client = await connect()
         api = KubeApi(client, settings.pod_namespace)
         app.state.commits = Commits(volume, api)
-        app.state.service = Service(settings, volume, Gatekeeper(client, settings.pod_namespace))
+        app.state.service = Service(settings, volume, Gatekeeper(client, settings.pod_namespace), metrics)
         app.state.experiments = Experiments(api)
-        tasks = (
-            asyncio.create_task(_feed(settings, volume, api)),
-            asyncio.create_task(Janitor(volume, settings).run(api)),
-        )
+        janitor = Janitor(volume, settings, metrics.removed, metrics.cleanup_errors.inc)
+        tasks = [asyncio.create_task(janitor.run(api))]
+        if feed is not None:
+            tasks.append(asyncio.create_task(feed.run(api)))
         _log.info("serving", namespace=settings.pod_namespace, mlflow=settings.mlflow_url or "none")
         yield
         for task in tasks:
@@ -72,12 +75,8 @@ def create_app(settings: VolumeSettings) -> FastAPI:
     app = FastAPI(title="RapidFire AI volume service", lifespan=lifespan, openapi_url=None)
     _add_routes(app, Volume(settings.volume))
     _add_answers(app)
+    metrics.add_to(app)
     return app
-
-
-async def _feed(settings: VolumeSettings, volume: Volume, api: KubeApi) -> None:
-    if settings.mlflow_url:
-        await Feed(volume, settings.mlflow_url).run(api)
 
 
 class Service:
@@ -87,12 +86,16 @@ class Service:
         settings: What the service knows of itself.
         volume: The shared volume.
         gatekeeper: Who lets requests in.
+        metrics: Where uploads are counted.
     """
 
-    def __init__(self, settings: VolumeSettings, volume: Volume, gatekeeper: Gatekeeper) -> None:
+    def __init__(
+        self, settings: VolumeSettings, volume: Volume, gatekeeper: Gatekeeper, metrics: VolumeMetrics
+    ) -> None:
         self.gatekeeper = gatekeeper
         self._limits = {"bundles": settings.max_bundle_bytes, "datasets": settings.max_dataset_bytes}
         self._volume = volume
+        self._metrics = metrics
 
     def path(self, kind: Kind, digest: str) -> Path:
         """Return where an upload lies."""
@@ -132,6 +135,7 @@ class Service:
             ) from error
         finally:
             await asyncio.to_thread(upload.close)
+        self._metrics.uploaded(kind, upload.bytes)
         _log.info("uploaded", kind=kind, digest=digest, bytes=upload.bytes)
         return upload.bytes
 

@@ -47,6 +47,19 @@ class FedRun:
     rows: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Outbox:
+    """What MLflow has not got yet.
+
+    Attributes:
+        bytes: Bytes of all logs that were not sent.
+        age: For how long, in seconds, nothing could be sent of the run that has waited longest.
+    """
+
+    bytes: int = 0
+    age: float = 0.0
+
+
 class Position(BaseModel):
     """Up to where a log was sent, and to which run of MLflow."""
 
@@ -97,6 +110,7 @@ class Feed:
         self._positions: dict[str, Position] = {}
         self._pause = Pause()
         self._refused: dict[str, Pause] = {}
+        self._moved: dict[str, float] = {}
 
     async def run(self, api: KubeApi) -> None:
         """Feed for ever."""
@@ -110,6 +124,18 @@ class Feed:
     async def _follow(self, api: KubeApi) -> None:
         async for runs in api.follow_runs(fed_run_of):
             self._runs = runs
+
+    def outbox(self) -> Outbox:
+        """Return what is not sent yet; it looks at the volume."""
+        now, waiting, age = time.monotonic(), 0, 0.0
+        for run in list(self._runs.values()):
+            size = _size(self._volume.run(run.experiment_uid, run.uid))
+            sent = self._positions.get(run.uid)
+            left = size - (sent.cursor.position if sent is not None else 0)
+            if left > 0:
+                waiting += left
+                age = max(age, now - self._moved.setdefault(run.uid, now))
+        return Outbox(waiting, age)
 
     def pass_once(self, runs: Iterable[FedRun]) -> None:
         """Send what is new in each log. It blocks; a run that MLflow refuses holds up no other."""
@@ -135,12 +161,11 @@ class Feed:
     def _send_next(self, run: FedRun) -> bool:
         """Send the next lines of a log; return whether there were any."""
         directory = self._volume.run(run.experiment_uid, run.uid)
-        position = self._position(run, directory)
-        try:
-            if directory.metrics.stat().st_size <= position.cursor.position:
-                return False
-        except FileNotFoundError:
+        position = self._positions[run.uid] = self._position(run, directory)
+        if _size(directory) <= position.cursor.position:
+            self._moved[run.uid] = time.monotonic()
             return False
+        self._moved.setdefault(run.uid, time.monotonic())
         lines, cursor = read_after(directory.metrics, position.cursor, _READ_BYTES)
         if cursor == position.cursor:
             return False
@@ -148,6 +173,7 @@ class Feed:
             return False  # of how many rows these are is told any moment: the operator copies it before the first shard
         self._mlflow.log(run.mlflow_run, lines, run.rows)
         self._positions[run.uid] = Position(mlflow_run=run.mlflow_run, cursor=cursor)
+        self._moved[run.uid] = time.monotonic()
         replace_file(directory.mlflow_position, self._positions[run.uid].model_dump_json().encode())
         return True
 
@@ -160,3 +186,11 @@ class Feed:
             except (FileNotFoundError, ValidationError):
                 known = Position(mlflow_run=run.mlflow_run)
         return known if known.mlflow_run == run.mlflow_run else Position(mlflow_run=run.mlflow_run)
+
+
+def _size(directory: RunDirectory) -> int:
+    """Return how many bytes a run has logged."""
+    try:
+        return directory.metrics.stat().st_size
+    except FileNotFoundError:
+        return 0

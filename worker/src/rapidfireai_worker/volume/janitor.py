@@ -11,7 +11,8 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -57,11 +58,21 @@ class Janitor:
     Args:
         volume: The shared volume.
         settings: How often, and how long what seems to be of no use is kept.
+        removed: Told why something was removed, and how many bytes that were.
+        failed: Called for a pass that failed.
     """
 
-    def __init__(self, volume: Volume, settings: VolumeSettings) -> None:
+    def __init__(
+        self,
+        volume: Volume,
+        settings: VolumeSettings,
+        removed: Callable[[str, int], None] = lambda reason, size: None,
+        failed: Callable[[], None] = lambda: None,
+    ) -> None:
         self._volume = volume
         self._settings = settings
+        self._removed = removed
+        self._failed = failed
 
     async def run(self, api: KubeApi) -> None:
         """Clean for ever."""
@@ -73,8 +84,10 @@ class Janitor:
                 await asyncio.to_thread(self.clean, experiments, runs, account)
             except (Refused, Unavailable, ValidationError) as problem:
                 _log.warning("nothing is cleaned up now", error=str(problem))
+                self._failed()
             except Exception:  # one pass that failed must not be the last
                 _log.exception("the volume cannot be cleaned up")
+                self._failed()
             await asyncio.sleep(self._settings.cleanup_seconds)
 
     def clean(self, experiments: Iterable[Body], runs: Iterable[Body], account: str) -> None:
@@ -93,13 +106,13 @@ class Janitor:
         now, named, needed = time.time(), census.checkpoints(), census.digests()
         for directory in _directories(self._volume.experiments):
             if directory.name.startswith(_TRASH):
-                _remove(directory)  # an earlier pass was cut short
+                self._remove(directory, "trash")  # an earlier pass was cut short
             elif census.is_alive(directory.name):
                 self._note_alive(directory, account)
                 self._trim(directory.name, census, named)
             elif self._is_over(directory, account, now):
                 _log.info("removed", experiment=directory.name, reason="it was deleted")
-                _discard(directory)
+                self._discard(directory, "deleted")
         for kind in (self._volume.bundles, self._volume.datasets, self._volume.prepared, self._volume.indexes):
             for directory in _directories(kind):
                 self._look_at_upload(directory, needed, now)
@@ -134,7 +147,7 @@ class Janitor:
             commits = recorded_commits(directory)
             for name in superfluous(names, run, owner, commits, named):
                 _log.info("removed", run=run.metadata.name, checkpoint=name, reason="spec.retention")
-                _remove(directory.checkpoints / name)
+                self._remove(directory.checkpoints / name, "retention")
 
     def _sweep_shards(self, directory: RunDirectory, run: Run, named: frozenset[str]) -> None:
         """Take away shards that no attempt has committed; all of them stay if what was committed cannot be read."""
@@ -149,21 +162,32 @@ class Janitor:
             return
         for name in abandoned_shards(names, run, committed | named):
             _log.info("removed", run=run.metadata.name, shard=name, reason="it was never committed")
-            _remove(directory.shards / name)
+            self._remove(directory.shards / name, "uncommitted")
 
     def _look_at_upload(self, directory: Path, needed: frozenset[str], now: float) -> None:
         if directory.name.startswith(_TRASH):
-            _remove(directory)
+            self._remove(directory, "trash")
         elif directory.name in needed:
             mark_used(directory)
         elif now - _last_use(directory) > self._patience(directory) * _DAY:
             _log.info("removed", upload=str(directory.relative_to(self._volume.root)), reason="nobody uses it")
-            _discard(directory)
+            self._discard(directory, "unused")
 
     def _patience(self, directory: Path) -> float:
         """Return for how many days something stays that nobody uses; what is being made has a day at least."""
         days = self._settings.keep_unused_days
         return max(days, 1.0) if directory.name.startswith(_BEING_MADE) else days
+
+    def _discard(self, directory: Path, reason: str) -> None:
+        """Remove a directory that others look for by its name: it vanishes at once, whole."""
+        trash = directory.with_name(f"{_TRASH}{uuid.uuid4().hex[:8]}-{directory.name}")
+        directory.rename(trash)
+        self._remove(trash, reason)
+
+    def _remove(self, directory: Path, reason: str) -> None:
+        size = _bytes_of(directory)
+        shutil.rmtree(directory, ignore_errors=True)  # what cannot be removed now is tried again by the next pass
+        self._removed(reason, size)
 
 
 def _lifetime(directory: Path) -> Lifetime | None:
@@ -188,12 +212,10 @@ def _directories(path: Path) -> Iterator[Path]:
     yield from sorted(found)
 
 
-def _discard(directory: Path) -> None:
-    """Remove a directory that others look for by its name: it vanishes at once, whole."""
-    trash = directory.with_name(f"{_TRASH}{uuid.uuid4().hex[:8]}-{directory.name}")
-    directory.rename(trash)
-    _remove(trash)
-
-
-def _remove(directory: Path) -> None:
-    shutil.rmtree(directory, ignore_errors=True)  # what cannot be removed now is tried again by the next pass
+def _bytes_of(directory: Path) -> int:
+    """Return the size of all files in a directory."""
+    size = 0
+    for path in directory.rglob("*"):
+        with suppress(FileNotFoundError):  # whoever else removes it counts it
+            size += path.lstat().st_size
+    return size

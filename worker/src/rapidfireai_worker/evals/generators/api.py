@@ -40,6 +40,7 @@ from rapidfireai_worker.evals.limits import (
     lease_url,
 )
 from rapidfireai_worker.evals.parts import Conversation, Generation, Site
+from rapidfireai_worker.measures import PROVIDER_REQUESTS, PROVIDER_RETRIES, PROVIDER_SECONDS, PROVIDER_SPEND
 from rapidfireai_worker.volume.budgets import Limits, Terms
 
 CONCURRENCY = 64
@@ -124,6 +125,7 @@ class ApiClients:
             limiter=self._limiter(key, limits),
             estimator=self._estimators.setdefault(key, Estimator()),
             patience=self._patience if tries is None else Patience(max(1, int(tries) + 1)),
+            prices=(config.get("input_price") or 0.0, config.get("output_price") or 0.0),
         )
         self._generators.add(generator)
         _log.info("asks an API", run=job_run, url=generator.endpoint.url, model=request["model"], budget=key)
@@ -175,6 +177,7 @@ class ApiGenerator:
         limiter: Who lets requests start; None if nothing is limited.
         estimator: Knows how many tokens a prompt may take.
         patience: How requests are tried again.
+        prices: What a million tokens cost, read and written.
         answered: How many conversations were answered or given up so far.
     """
 
@@ -186,6 +189,7 @@ class ApiGenerator:
     limiter: Limiter | None
     estimator: Estimator
     patience: Patience
+    prices: tuple[float, float] = (0.0, 0.0)
     answered: int = 0
     _batch: int = 16
     _failure: RunFailure | None = None
@@ -256,6 +260,7 @@ class ApiGenerator:
             ):
                 with attempt:
                     attempts += 1
+                    PROVIDER_RETRIES.inc(attempts > 1)
                     return await self._try(conversation)
         except TooLarge as problem:
             return Generation(None, str(problem))
@@ -287,6 +292,8 @@ class ApiGenerator:
             answer = await self._create(messages=list(conversation))
         except openai.OpenAIError as error:
             judged = verdict(error, self.endpoint)
+            end = "again" if judged.outcome == "again" else "refused"
+            PROVIDER_REQUESTS.labels("limited" if isinstance(error, openai.RateLimitError) else end).inc()
             if not judged.reached:
                 used = 0
             if judged.after is not None and judged.after <= self.patience.longest_told:
@@ -296,8 +303,13 @@ class ApiGenerator:
             words = f"api_config.model_config: {without_keys(str(error), self.endpoint.secrets)}; see chat.completions"
             raise _Refused(Verdict("run", words, reason="InvalidConfig")) from None
         else:
+            PROVIDER_REQUESTS.labels("answered").inc()
+            PROVIDER_SECONDS.observe(time.monotonic() - begun)
             if answer.usage is not None:
                 used = answer.usage.total_tokens
+                read, written = self.prices
+                spent = answer.usage.prompt_tokens * read + answer.usage.completion_tokens * written
+                PROVIDER_SPEND.inc(spent / 1e6)
                 self.estimator.learn(conversation, answer.usage.prompt_tokens)
             return _generation(answer, time.monotonic() - begun)
         finally:

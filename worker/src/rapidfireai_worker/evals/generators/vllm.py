@@ -22,6 +22,7 @@ from rapidfireai_worker.evals.generators.vllm_spec import (
     sampling_arguments,
 )
 from rapidfireai_worker.evals.parts import Conversation, Generation, Site
+from rapidfireai_worker.measures import SWAP_SECONDS
 
 # What vLLM reads while it is imported. INFO is a page for each engine.
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
@@ -140,11 +141,12 @@ class VllmEngines:
                 # One that the new one replaces is not needed again.
                 if spec.serves(other.spec) or not other.rest():
                     self._end(other)
-            if engine is None:
-                engine = self._started(spec)
-                self._engines.append(engine)
-            else:
-                engine.wake()
+            with SWAP_SECONDS.labels("engine").time():
+                if engine is None:
+                    engine = self._started(spec)
+                    self._engines.append(engine)
+                else:
+                    engine.wake()
             return engine
 
     def used_bytes(self) -> int:

@@ -24,6 +24,7 @@ from rapidfireai_worker.evals.rag.spec import FORMAT, RagSpec
 from rapidfireai_worker.evals.rag.stores import reached
 from rapidfireai_worker.failures import storage_failure
 from rapidfireai_worker.layout import Volume
+from rapidfireai_worker.measures import INDEX_CHUNKS, INDEX_SECONDS
 
 MANIFEST, _USED = "index.json", ".used"
 _log = structlog.get_logger(__name__)
@@ -117,6 +118,8 @@ def _make(spec: RagSpec, directory: Path, control: ChunkControl) -> None:
         "files": {path.name: path.stat().st_size for path in sorted(directory.iterdir())},
     }
     (directory / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    INDEX_SECONDS.observe(seconds)
+    INDEX_CHUNKS.inc(count)
     _log.info("index built", digest=spec.digest, kind=kind, chunks=count, dimension=dimension, seconds=seconds)
 
 
