@@ -7,13 +7,14 @@ python tools/audit.py vulnerabilities    asks the public database about every ve
 from __future__ import annotations
 
 import argparse
+import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from image_archive import files
-from image_parts import PARTS, ROOT
+from image_parts import PARTS, ROOT, WORKER_TARGETS, part
+from image_store import mounted
 from setup import find_uv
 
 TOOLS = ROOT / ".cache" / "audit"
@@ -34,42 +35,33 @@ def _program(name: str) -> str:
     return str(TOOLS / "bin" / name)
 
 
-def sbom(archive: Path) -> Path:
+def sbom(archive: Path, image: str) -> Path:
     """Write the bill of materials of the Python packages that are installed in an image; return its path.
 
     Debian's packages are in the image's own /var/lib/dpkg/status, which scanners of images read.
     """
     output = archive.with_suffix(".cdx.json")
-    with tempfile.TemporaryDirectory(prefix="rapidfireai-sbom-") as folder:
+    with tempfile.TemporaryDirectory(prefix="rapidfireai-sbom-") as folder, mounted(image, archive) as root:
         # The image's environment without its code: what is installed is told by these directories alone.
         environment = Path(folder) / "environment"
         subprocess.run([find_uv(), "venv", "-q", "--python", sys.executable, str(environment)], check=True)
         packages = next(environment.glob("lib/python3*/site-packages"))
-        for path, content in files(archive, lambda path: path.parts[0] == "opt" and ".dist-info" in str(path)):
-            place = packages.joinpath(*path.parts[path.parts.index("site-packages") + 1 :])
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(content)
+        for described in root.glob("opt/rapidfireai/lib/python3*/site-packages/*.dist-info"):
+            shutil.copytree(described, packages / described.name)
         words = [_program("cyclonedx-py"), "environment", "--output-reproducible", "--output-format", "JSON"]
         words += ["--output-file", str(output), str(environment / "bin" / "python")]
         subprocess.run(words, check=True, capture_output=True)
     return output
 
 
-def vulnerabilities(locks: list[str]) -> int:
-    """Ask about every version in the lock files; return 1 if something is known of one."""
+def vulnerabilities(locks: list[str], service: str) -> int:
+    """Ask about every version in the lock files; return 1 if something is known of one, or one cannot be looked up."""
     worst = 0
     for name in locks:
         print(f"requirements/{name}.txt:", flush=True)
         lock = ROOT / "requirements" / f"{name}.txt"
-        words = [
-            _program("pip-audit"),
-            "--disable-pip",
-            "--require-hashes",
-            "--progress-spinner",
-            "off",
-            "-r",
-            str(lock),
-        ]
+        words = [_program("pip-audit"), "--strict", "--disable-pip", "--require-hashes", "--progress-spinner", "off"]
+        words += ["--vulnerability-service", service, "--requirement", str(lock)]
         worst = max(worst, subprocess.run(words, check=False).returncode)
     return worst
 
@@ -82,15 +74,16 @@ def main() -> int:
     bills.add_argument("--images", type=Path, default=IMAGES, help="where the archives are (.cache/images)")
     asked = commands.add_parser("vulnerabilities", help="ask about the versions in the lock files")
     asked.add_argument("locks", nargs="*", default=SHIPPED, help=f"some of {', '.join(SHIPPED)}")
+    asked.add_argument("--service", choices=("pypi", "osv"), default="pypi", help="the database that is asked (pypi)")
     arguments = parser.parse_args()
     if arguments.command == "vulnerabilities":
-        return vulnerabilities(list(arguments.locks))
+        return vulnerabilities(list(arguments.locks), arguments.service)
     for name in PARTS:
         archive = arguments.images / f"{name}.tar"
         if not archive.exists():
             print(f"{archive} is not there: make images", file=sys.stderr)
             return 1
-        print(f"  {sbom(archive)}", flush=True)
+        print(f"  {sbom(archive, part(name, WORKER_TARGETS[0]).image)}", flush=True)
     return 0
 
 

@@ -74,8 +74,16 @@ def prune() -> None:
 
 
 @contextmanager
-def mounted(name: str) -> Iterator[Path]:
-    """Mount an image's files, until the context ends; what is written there is lost."""
+def mounted(image: str, archive: Path) -> Iterator[Path]:
+    """Mount an image's files, until the context ends; what is written there is lost.
+
+    Args:
+        image: Its name, as the chart writes it.
+        archive: Where it is read from if it is not in our store.
+    """
+    name = f"localhost/{image}"
+    if image_id(name) is None:
+        buildah("tag", buildah("pull", "--quiet", f"docker-archive:{archive}"), name)
     container = buildah("from", "--pull-never", name)
     try:
         yield Path(buildah("mount", container))

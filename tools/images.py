@@ -29,6 +29,7 @@ SUITE = "bookworm"
 """The Debian whose Python is 3.11."""
 BASE_PACKAGES = ("python3", "python3-venv", "ca-certificates", "netbase", "tzdata")
 LOCAL_BASE = f"localhost/rapidfireai-base:{SUITE}"
+TOOLS = "localhost/rapidfireai-tools:latest"
 _NOT_NEEDED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
 
 
@@ -138,11 +139,19 @@ def build(image: Part, base: str, output: Path) -> Built:
     archive.with_suffix(".json").unlink(missing_ok=True)
     archive.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(prefix="rapidfireai-images-") as folder:
-        words = ["build", "--quiet", "--layers=false", "--format", "docker", "--file", str(ROOT / image.dockerfile)]
-        words += ["--target", image.target, "--tag", f"localhost/{image.image}", *_package_options(Path(folder))]
-        arguments = {"BASE": base, "VERSION": version(), "REVISION": _revision()}
-        words += [word for name, value in arguments.items() for word in ("--build-arg", f"{name}={value}")]
-        buildah(*words, str(ROOT))
+        common = ["build", "--quiet", "--layers", "--format", "docker", "--file", str(ROOT / image.dockerfile)]
+        common += [
+            *_package_options(Path(folder)),
+            "--build-arg",
+            f"BASE={base}",
+            "--build-arg",
+            f"VERSION={version()}",
+        ]
+        common += ["--build-arg", f"REVISION={_revision()}"]
+        # Buildah of Debian 12 cannot mount a stage that it has taken from its cache, only an image.
+        buildah(*common, "--target", "tools", "--tag", TOOLS, str(ROOT))
+        context = ["--build-context", f"tools=container-image://{TOOLS}"]
+        buildah(*common, *context, "--target", image.target, "--tag", f"localhost/{image.image}", str(ROOT))
     prune()
     built_in = time.monotonic() - started
     buildah("push", "--quiet", f"localhost/{image.image}", f"docker-archive:{archive}:{image.image}")

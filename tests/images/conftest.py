@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from tests.images import archive
 from tests.images.container import Container
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,17 +30,14 @@ def archives() -> Path:
 
 @pytest.fixture(scope="session")
 def containers(archives: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Container]]:
-    import image_archive
     import image_store
     from image_parts import PARTS, part
 
     with ExitStack() as stack:
         made = {}
         for name in PARTS:
-            image = f"localhost/{part(name, 'cpu').image}"
-            if image_store.image_id(image) is None:
-                image_store.buildah("pull", "--quiet", f"docker-archive:{archives / name}.tar")
-            root = stack.enter_context(image_store.mounted(image))
-            config = image_archive.config(archives / f"{name}.tar")["config"]
+            file = archives / f"{name}.tar"
+            root = stack.enter_context(image_store.mounted(part(name, "cpu").image, file))
+            config = archive.config(file)["config"]
             made[name] = Container(root, config, tmp_path_factory.mktemp(name))
         yield made

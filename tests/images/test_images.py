@@ -8,10 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import image_archive
 import image_parts
 import pytest
 from packaging.utils import canonicalize_name
+from tests.images import archive
 from tests.images.container import USER, Container
 from tests.images.locks import pins
 
@@ -39,7 +39,7 @@ def installed(container: Container) -> dict[str, str]:
 
 
 def test_the_configuration_says_who_and_what_it_is(archives: Path, part: str) -> None:
-    config = image_archive.config(archives / f"{part}.tar")["config"]
+    config = archive.config(archives / f"{part}.tar")["config"]
 
     assert config["User"] == f"{USER}:{USER}"
     assert not config.get("Entrypoint")  # pods name their commands
@@ -55,13 +55,13 @@ def test_the_configuration_says_who_and_what_it_is(archives: Path, part: str) ->
 def test_the_archive_has_the_name_that_the_chart_writes(archives: Path, part: str) -> None:
     name = image_parts.part(part, "cpu").image
 
-    written = [one for one in image_archive.names(archives / f"{part}.tar") if not one.startswith("localhost/")]
+    written = [one for one in archive.names(archives / f"{part}.tar") if not one.startswith("localhost/")]
 
     assert [one.removeprefix(one.removesuffix(name)) for one in written] == [name]
 
 
 def test_servers_have_healthchecks(archives: Path) -> None:
-    checks = {part: image_archive.config(archives / f"{part}.tar")["config"].get("Healthcheck") for part in PARTS}
+    checks = {part: archive.config(archives / f"{part}.tar")["config"].get("Healthcheck") for part in PARTS}
 
     assert {part for part, check in checks.items() if check} == {"operator", "mlflow"}
 
@@ -90,7 +90,7 @@ def test_nothing_that_builds_is_left(containers: dict[str, Container], part: str
 def test_how_this_machine_finds_packages_is_in_no_image(
     archives: Path, part: str, containers: dict[str, Container]
 ) -> None:
-    history = json.dumps(image_archive.config(archives / f"{part}.tar"))
+    history = json.dumps(archive.config(archives / f"{part}.tar"))
     apt = "".join(path.read_text() for path in (containers[part].root / "etc/apt/apt.conf.d").iterdir())
 
     assert not re.search(r"INDEX_URL=|UV_DEFAULT_INDEX=|_PROXY=|_proxy=", history)
