@@ -113,7 +113,13 @@ RIGHTS: Mapping[str, tuple[Grant, ...]] = {
 
 CLUSTER_WIDE = {"rapidfire-volume": {Right("authentication.k8s.io", "tokenreviews", "create")}}
 """What is not held by a Role of a workspace."""
-RELEASE: Mapping[str, tuple[Grant, ...]] = {}
+LEASE = ("rapidfire-operator",)
+RELEASE: Mapping[str, tuple[Grant, ...]] = {
+    "rapidfire-operator": (
+        Grant(COORDINATION, "leases", {"get": START, "update": START}, LEASE),
+        Grant(COORDINATION, "leases", {"create": START}),
+    ),
+}
 """What is held by a Role of the release's namespace alone."""
 
 
