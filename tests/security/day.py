@@ -284,9 +284,27 @@ class Day:
     def fail(self) -> None:
         """A fit whose own code prints its environment and fails with the token in its words."""
         self.kubectl("apply", "--filename", "-", stdin=FAILS)
-        self.wait("failure", lambda: self.state("fails") == "Failed")
+        pod = self.wait("worker of the fit", lambda: self.running("fails"))
+        log = self.directory / "fails.log"
+        command = [str(self.plane.binary), "kubectl", "--kubeconfig", str(self.kubeconfig), "logs", "--follow", pod]
+        with log.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=out) as follower:
+            try:
+                self.wait("failure", lambda: self.state("fails") == "Failed")
+                follower.wait(PATIENCE)  # the worker leaves when there is nothing more to do
+            finally:
+                follower.kill()
         self.told["why"] = json.dumps(self.get("runs", "fails-r1"))
-        self.kubectl("logs", "--selector=rapidfire.ai/experiment=fails", "--tail=-1")
+        self.told["log of the fit"] = log.read_text()
+
+    def running(self, experiment: str) -> str:
+        """The name of a worker's pod that runs, if there is one."""
+        running = (each for each in self.pods(experiment) if each["status"]["phase"] == "Running")
+        return next((str(each["metadata"]["name"]) for each in running), "")
+
+    def pods(self, experiment: str) -> list[dict[str, Any]]:
+        """The pods of an experiment's workers."""
+        selector = {"labelSelector": f"rapidfire.ai/experiment={experiment}"}
+        return list(self.admin.get("/api/v1/namespaces/default/pods", params=selector).json()["items"])
 
     def clean(self) -> None:
         """Runs, records and experiments are deleted."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-SHARDS = 12
+SHARDS = 8
 
 SHELF = """
 apiVersion: v1
