@@ -9,7 +9,7 @@ JOBS ?= 2
 # What `make images` builds the worker for: cpu or cuda.
 WORKER ?= cpu
 
-.PHONY: help setup browser node builder images sbom audit demo test fuzz bench check format generate lock clean
+.PHONY: help setup browser node builder images sbom audit demo test fuzz bench check docs format generate lock clean
 
 help: ## List the tasks
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -72,6 +72,10 @@ check: setup ## Lint, types, layers, dependencies, generated files
 format: setup ## Format the code and fix what ruff can fix
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+docs: setup ## Make the site of docs/ in .cache/site, strictly and offline
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo 'Read it: .cache/site/index.html'
 
 generate: setup ## Write the CRDs, the chart's copy, the reference and the table of trainer arguments
 	@$(BIN)/python tools/generate.py
