@@ -9,7 +9,7 @@ JOBS ?= 2
 # What `make images` builds the worker for: cpu or cuda.
 WORKER ?= cpu
 
-.PHONY: help setup browser node builder images sbom audit demo test fuzz bench check docs format generate lock clean
+.PHONY: help setup browser node builder images sbom audit prometheus demo test fuzz bench check docs format generate lock clean
 
 help: ## List the tasks
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -45,6 +45,14 @@ sbom: images ## Write a bill of materials (CycloneDX) beside each archive
 
 audit: ## Ask the public database about the versions in the images (needs the network)
 	@$(PYTHON) tools/audit.py vulnerabilities
+
+prometheus: ## Unpack Prometheus and promtool into .cache, installing nothing (Debian, Ubuntu; others: put them on PATH)
+	@command -v promtool >/dev/null || test -x .cache/prometheus/usr/bin/promtool || { \
+	  sudo=$$(test "$$(id -u)" = 0 || echo sudo); \
+	  echo 'Fetching Prometheus ...'; \
+	  mkdir -p .cache/prometheus && cd .cache/prometheus && \
+	  { apt-get download -qq prometheus 2>/dev/null || { $$sudo apt-get update -qq && apt-get download -qq prometheus; }; } && \
+	  dpkg-deb -x prometheus_*.deb . && rm prometheus_*.deb; }
 
 demo: setup ## Fine-tune SmolLM2-135M with four configs on two workers, live (4 to 8 minutes)
 	@$(BIN)/python examples/smollm2.py

@@ -54,7 +54,7 @@ class UnknownMetricError(Exception):
 
 def families() -> tuple[Family, ...]:
     """Return the metrics of all parts, by part and name."""
-    found = [family for part, (registry, labels) in _registries().items() for family in _of(part, registry, labels)]
+    found = [family for part, (registry, labels) in registries().items() for family in _of(part, registry, labels)]
     return tuple(sorted(found, key=lambda each: (each.part, each.name)))
 
 
@@ -88,7 +88,8 @@ def check(query: str, known: tuple[Family, ...]) -> None:
                 raise UnknownMetricError(f"{label}: no metric of the query has this label: {query!r}")
 
 
-def _registries() -> Mapping[str, tuple[CollectorRegistry, tuple[str, ...]]]:
+def registries() -> Mapping[str, tuple[CollectorRegistry, tuple[str, ...]]]:
+    """Return the registry of each part, with the labels that it adds to all that it shows."""
     return {
         "operator": (Metrics().registry, ()),
         "worker": (WorkerMetrics().registry, CONSTANT),
