@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from generate_monitoring import files as monitoring_files
 from generate_reference import arguments_page, kind_page
 from generate_tables import tables
 from pydantic import BaseModel
@@ -210,6 +211,7 @@ def generated() -> dict[Path, str]:
     files |= {CHART_CRDS / f"{plural}.yaml": chart_template(each) for plural, each in definitions.items()}
     files |= {REFERENCE / f"{kind.model.__name__.lower()}.md": kind_page(definitions[kind.plural]) for kind in KINDS}
     files[REFERENCE / "arguments.md"] = arguments_page()
+    files |= monitoring_files()
     return {**files, TABLES: tables()}
 
 
