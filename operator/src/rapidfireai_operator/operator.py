@@ -13,6 +13,7 @@ from kubernetes import aio
 from rapidfireai.kube import connect
 from rapidfireai_operator.adapters.clock import SystemClock
 from rapidfireai_operator.adapters.kubernetes import Api, ApiError, open_session
+from rapidfireai_operator.adapters.leadership import Leadership, end_process
 from rapidfireai_operator.adapters.metrics import Metrics
 from rapidfireai_operator.adapters.mlflow import Mlflow
 from rapidfireai_operator.core.picture import Kind, Picture
@@ -42,6 +43,7 @@ class Operator:
         self.health = Health(self._clock, patience=3 * settings.resync_seconds + 60)
         self._client: aio.client.ApiClient | None = None
         self._experiments: Experiments | None = None
+        self._leadership: Leadership | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._servers: list[web.AppRunner] = []
         self._logins = 0
@@ -54,7 +56,14 @@ class Operator:
         """
         settings = self.settings
         self._client = await connect()
-        api = Api(self._client, self.metrics)
+        leadership = self._leadership = Leadership(
+            Api(self._client, self.metrics),
+            settings.lease_namespace,
+            settings.pod_name,
+            settings.leader_seconds,
+            self.metrics,
+        )
+        api = Api(self._client, self.metrics, leadership.check)
         self._servers = await serve_probes(
             self.health, self.metrics, settings.address, settings.port, settings.health_port
         )
@@ -68,11 +77,16 @@ class Operator:
             settings.resync_seconds,
             self._clock,
             self.health,
+            leadership.leading,
         )
+        self._tasks.append(asyncio.create_task(leadership.campaign(), name="leadership"))
+        self._tasks[-1].add_done_callback(_end_with)
         self._tasks.append(asyncio.create_task(comparison.run(), name="comparison"))
         if settings.mlflow_url:
             mlflow = Mlflow(settings.mlflow_url)
-            tracking = Tracking(api, self.picture, mlflow, self._clock, self.metrics, comparison.listed)
+            tracking = Tracking(
+                api, self.picture, mlflow, self._clock, self.metrics, comparison.listed, leadership.check
+            )
             self._tasks.append(asyncio.create_task(tracking.run(), name="tracking"))
 
     async def stop(self) -> None:
@@ -82,6 +96,8 @@ class Operator:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._experiments is not None:
             await self._experiments.close()
+        if self._leadership is not None:
+            await self._leadership.resign()
         for server in self._servers:
             await server.cleanup()
         if self._client is not None:
@@ -118,3 +134,10 @@ class Operator:
             _log.warning("the custom resources cannot be listed yet", error=str(error))
             return False
         return True
+
+
+def _end_with(task: asyncio.Task[None]) -> None:
+    """End the process with a task that must not fail: without it nobody would notice that the Lease ran out."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.error("the election failed", exc_info=error)
+        end_process(f"the election failed: {error}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import uuid
 from functools import cached_property
 from typing import Annotated, Any
 
@@ -11,6 +13,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from rapidfireai.service import Namespaces
 from rapidfireai_operator.core.jobs import WorkerDefaults
 from rapidfireai_operator.core.outcome import Rules
+
+
+def _own_name() -> str:
+    """Return a name that no other process has, for an operator outside a pod."""
+    return f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
 
 
 class Settings(BaseSettings):
@@ -30,6 +37,9 @@ class Settings(BaseSettings):
     port: int = 9090
     health_port: int = 8081
     resync_seconds: Annotated[float, Field(gt=0)] = 60.0
+    lease_namespace: str = ""
+    leader_seconds: Annotated[float, Field(ge=1)] = 10.0
+    pod_name: Annotated[str, Field(validation_alias=AliasChoices("POD_NAME"), default_factory=_own_name)]
     address: Annotated[str, Field(validation_alias=AliasChoices("POD_IP"))] = "127.0.0.1"
 
     @cached_property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ from kubernetes import aio
 from rapidfireai.api.base import EXPERIMENT_LABEL, GROUP, VERSION
 from rapidfireai_operator.adapters.metrics import Metrics
 
-Method = Literal["GET", "POST", "PATCH", "DELETE"]
+Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 MANAGER = "rapidfireai-operator"
 _TIMEOUT_SECONDS = 20
 _PAGE = 500
@@ -76,11 +76,15 @@ class Api:
     Args:
         client: From `rapidfireai.kube.connect`, which re-reads the token.
         metrics: Where errors are counted.
+        guard: Called right before each write; raises if this process may not write.
     """
 
-    def __init__(self, client: aio.client.ApiClient, metrics: Metrics) -> None:
+    def __init__(
+        self, client: aio.client.ApiClient, metrics: Metrics, guard: Callable[[], None] = lambda: None
+    ) -> None:
         self._client = client
         self._metrics = metrics
+        self._guard = guard
 
     async def close(self) -> None:
         """Close the connections."""
@@ -119,6 +123,15 @@ class Api:
         """
         return await self._request("POST", plural, namespace, body=body, query={"fieldManager": MANAGER})
 
+    async def replace(self, plural: str, namespace: str, name: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Replace an object by what it was when it was read, changed.
+
+        Raises:
+            ConflictError: If somebody changed it meanwhile.
+            ApiError: If the API server refuses or does not answer.
+        """
+        return await self._request("PUT", plural, namespace, name, body=body, query={"fieldManager": MANAGER})
+
     async def apply(self, plural: str, namespace: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Make an object that the operator owns whole, or bring it to that form (server-side apply).
 
@@ -143,13 +156,21 @@ class Api:
         query = {"fieldManager": MANAGER}
         return await self._request("PATCH", plural, namespace, path, body=body, content=_MERGE, query=query)
 
-    async def delete(self, plural: str, namespace: str, name: str, uid: str) -> None:
+    async def delete(self, plural: str, namespace: str, name: str, uid: str, version: str | None = None) -> None:
         """Delete an object once what it owns is gone; nothing happens if it is gone or another one by now.
+
+        Args:
+            plural: What it is.
+            namespace: Where.
+            name: Its name.
+            uid: Its UID.
+            version: Its resourceVersion, if nothing shall happen either if it changed since.
 
         Raises:
             ApiError: If the API server refuses or does not answer.
         """
-        body = {"propagationPolicy": "Foreground", "preconditions": {"uid": uid}}
+        preconditions = {"uid": uid} | ({"resourceVersion": version} if version else {})
+        body = {"propagationPolicy": "Foreground", "preconditions": preconditions}
         try:
             await self._request("DELETE", plural, namespace, name, body=body)
         except (NotFoundError, ConflictError):
@@ -177,6 +198,8 @@ class Api:
                 body=dict(body) if body is not None else None,
                 auth_settings=["BearerToken"],
             )
+            if method != "GET":
+                self._guard()
             response = await self._client.call_api(*words, _request_timeout=_TIMEOUT_SECONDS)
             payload = await response.read()
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError

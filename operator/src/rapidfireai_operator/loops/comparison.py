@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import structlog
 
@@ -27,6 +28,7 @@ class Comparison:
         seconds: The period.
         clock: The clock.
         health: Learns that the comparison comes round.
+        leading: Set once this operator leads; until then it keeps its picture and decides nothing.
     """
 
     def __init__(
@@ -38,26 +40,38 @@ class Comparison:
         seconds: float,
         clock: Clock,
         health: Health,
+        leading: asyncio.Event,
     ) -> None:
         self._api, self._picture, self._experiments = api, picture, experiments
         self._namespaces, self._seconds, self._clock, self._health = namespaces, seconds, clock, health
+        self._leading = leading
         self.listed = asyncio.Event()
-        """Set once every kind was listed in every workspace."""
+        """Set once this operator leads and every kind was listed in every workspace since."""
 
     async def run(self) -> None:
-        """Compare for ever; reconcilers begin once everything was listed for the first time."""
+        """Compare for ever; reconcilers begin once everything was listed by an operator that leads."""
         while True:
-            pause = self._seconds if self.listed.is_set() else FIRST_PAUSE_SECONDS
+            leads = self._leading.is_set()
+            pause = self._seconds if self.listed.is_set() or not leads else FIRST_PAUSE_SECONDS
             try:
                 await self.compare()
-                if not self.listed.is_set():
+                if leads and not self.listed.is_set():
                     pause = self._seconds
                     self.listed.set()
                     self._experiments.open()
             except ApiError as error:
                 _log.warning("cannot list, trying again", error=str(error), seconds=pause)
             self._health.turned()
-            await asyncio.sleep(pause)
+            await self._rest(pause, leads)
+
+    async def _rest(self, seconds: float, led: bool) -> None:
+        """Wait; an operator that begins to lead waits no longer."""
+        if led:
+            await asyncio.sleep(seconds)
+            return
+        with contextlib.suppress(TimeoutError):  # then it is time to compare again
+            async with asyncio.timeout(seconds):
+                await self._leading.wait()
 
     async def compare(self) -> None:
         """List every kind in every workspace and correct the picture.

@@ -43,13 +43,21 @@ class Tracking:
         clock: The clock.
         metrics: Where errors are counted.
         listed: Set once the picture is complete: before that, what is not in it is not gone.
+        guard: Called right before each request to MLflow; raises if this process may not write.
     """
 
     def __init__(
-        self, api: Api, picture: Picture, mlflow: Mlflow, clock: Clock, metrics: Metrics, listed: asyncio.Event
+        self,
+        api: Api,
+        picture: Picture,
+        mlflow: Mlflow,
+        clock: Clock,
+        metrics: Metrics,
+        listed: asyncio.Event,
+        guard: Callable[[], None] = lambda: None,
     ) -> None:
         self._api, self._picture, self._mlflow, self._clock, self._metrics = api, picture, mlflow, clock, metrics
-        self._listed = listed
+        self._listed, self._guard = listed, guard
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow")
         self._known: dict[str, _Known] = {}
 
@@ -156,7 +164,11 @@ class Tracking:
         self._picture.fold(kind, answer, self._clock.monotonic())
 
     async def _call(self, function: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function)
+        def guarded() -> T:
+            self._guard()
+            return function()
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, guarded)
 
 
 def _is_tracked(subject: Subject) -> bool:
