@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -37,6 +38,7 @@ class Block:
         return f"{self.page.relative_to(ROOT)}:{self.line}"
 
 
+@cache
 def tokens(page: Path) -> list[Token]:
     return _MARKDOWN.parse(page.read_text())
 
@@ -72,6 +74,7 @@ def code_words(page: Path) -> Iterator[tuple[int, str]]:
             yield line, token.content
 
 
+@cache
 def anchors(page: Path) -> set[str]:
     """Return the anchors that headings make, as the repository's readers and the site make them."""
     found: set[str] = set()
