@@ -82,7 +82,7 @@ format: setup ## Format the code and fix what ruff can fix
 	@$(BIN)/ruff format .
 
 docs: setup ## Make the site of docs/ in .cache/site, strictly and offline
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 	@echo 'Read it: .cache/site/index.html'
 
 generate: setup ## Write the CRDs, the chart's copy, the reference and the table of trainer arguments
