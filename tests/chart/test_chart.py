@@ -3,76 +3,22 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
+from tests.chart.rendering import SYSTEM, Chart, Object, environment, find, pod
 
-from rapidfireai.cluster.install import CHART
 from rapidfireai.cluster.values import Ports, local_values
 
-Object = dict[str, Any]
-SYSTEM = "rapidfire-system"
-
-
-class Chart:
-    """The chart, rendered with Helm."""
-
-    def __init__(self, kubelocal: Path) -> None:
-        self._kubelocal = kubelocal
-
-    def helm(self, *words: str, values: Object | None = None) -> subprocess.CompletedProcess[str]:
-        command = [str(self._kubelocal), "helm", *words, str(CHART.resolve()), "--namespace", SYSTEM, "--values", "-"]
-        return subprocess.run(command, input=json.dumps(values or {}), capture_output=True, text=True, check=False)
-
-    def render(self, **values: Any) -> list[Object]:
-        answer = self.helm("template", "rapidfireai", values=values)
-        assert answer.returncode == 0, answer.stderr
-        return [each for each in yaml.safe_load_all(answer.stdout) if each]
-
-    def refusal(self, **values: Any) -> str:
-        answer = self.helm("template", "rapidfireai", values=values)
-        assert answer.returncode != 0, "it was accepted"
-        return answer.stderr
-
-
-@pytest.fixture(scope="module")
-def chart(kubelocal: Path) -> Chart:
-    return Chart(kubelocal)
+DATA = {"name": "data"}
+TMP = {"name": "tmp", "mountPath": "/tmp"}
 
 
 @pytest.fixture(scope="module")
 def usual(chart: Chart) -> list[Object]:
     return chart.render(workspaces=["team-a", "team-b"])
-
-
-def find(objects: list[Object], kind: str, name: str, namespace: str | None = None) -> Object:
-    found = [
-        each
-        for each in objects
-        if each["kind"] == kind
-        and each["metadata"]["name"] == name
-        and namespace in {None, each["metadata"].get("namespace")}
-    ]
-    assert len(found) == 1, f"{len(found)} of {kind} {name}"
-    return found[0]
-
-
-def pod(deployment: Object) -> Object:
-    spec: Object = deployment["spec"]["template"]["spec"]
-    return spec
-
-
-def environment(deployment: Object) -> dict[str, str]:
-    """The variables of a Deployment; what the downward API fills in is shown by its path."""
-    pairs = pod(deployment)["containers"][0]["env"]
-    return {
-        each["name"]: each.get("value", each.get("valueFrom", {}).get("fieldRef", {}).get("fieldPath"))
-        for each in pairs
-    }
 
 
 def rules(objects: list[Object]) -> Iterator[tuple[str, Object]]:
@@ -116,6 +62,9 @@ def test_the_operator_is_told_everything_by_its_environment(usual: list[Object])
         "POD_NAMESPACE": "metadata.namespace",
         "POD_IP": "status.podIP",
         "RAPIDFIRE_NAMESPACES": "team-a,team-b",
+        "RAPIDFIRE_LEASE_NAMESPACE": "metadata.namespace",
+        "RAPIDFIRE_LEADER_SECONDS": "10",
+        "RAPIDFIRE_QUEUE_NAME": "",
         "RAPIDFIRE_MLFLOW_URL": f"http://rapidfire-mlflow.{SYSTEM}.svc:8852",
         "RAPIDFIRE_WORKER_IMAGE": "rapidfireai/worker:0.1.0",
         "RAPIDFIRE_WORKER_IDLE_SECONDS": "300",
@@ -138,7 +87,7 @@ def test_the_volume_service_mounts_the_claim_where_it_is_told(usual: list[Object
     assert (told["RAPIDFIRE_PORT"], told["RAPIDFIRE_VOLUME"]) == ("8854", "/rapidfire")
     container = pod(volume)["containers"][0]
     assert container["command"] == ["python", "-m", "rapidfireai_worker.volume"]
-    assert container["volumeMounts"] == [{"name": "data", "mountPath": "/rapidfire"}]
+    assert container["volumeMounts"] == [DATA | {"mountPath": "/rapidfire"}, TMP]
     assert pod(volume)["volumes"][0]["persistentVolumeClaim"] == {"claimName": "rapidfire-data"}
     assert container["readinessProbe"]["httpGet"] == {"path": "/healthz", "port": "http"}
 
@@ -161,6 +110,8 @@ def test_pods_meet_the_restricted_standard(usual: list[Object]) -> None:
         for container in spec["containers"]:
             assert container["securityContext"]["allowPrivilegeEscalation"] is False
             assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+            assert container["securityContext"]["readOnlyRootFilesystem"] is True
+            assert TMP in container["volumeMounts"]
 
 
 def test_what_users_made_survives_uninstalling(usual: list[Object]) -> None:
@@ -223,7 +174,8 @@ def test_the_gateway_serves_two_ports_to_the_workspaces(usual: list[Object]) -> 
     assert (told["RAPIDFIRE_NAMESPACES"], told["RAPIDFIRE_LISTEN"]) == ("team-a,team-b", "0.0.0.0")
     assert (told["RAPIDFIRE_PORT"], told["RAPIDFIRE_DASHBOARD_PORT"]) == ("8851", "8853")
     ports = find(usual, "Service", "rapidfire-gateway", SYSTEM)["spec"]["ports"]
-    assert {each["name"]: each["port"] for each in ports} == {"http": 8851, "dashboard": 8853}
+    expected = {"http": 8851, "dashboard": 8853, "metrics": 9092}
+    assert {each["name"]: each["port"] for each in ports} == expected
 
 
 def test_without_the_gateway_nothing_of_it_is_installed(chart: Chart) -> None:
@@ -252,7 +204,7 @@ def test_on_one_machine_everything_is_on_loopback_and_at_equal_paths(chart: Char
     assert volume["hostPath"] == {"path": "/home/u/volume", "type": "DirectoryOrCreate"}
     assert volume["claimRef"]["namespace"] == "default"
     service = pod(find(objects, "Deployment", "rapidfire-volume"))
-    assert service["containers"][0]["volumeMounts"] == [{"name": "data", "mountPath": "/home/u/volume"}]
+    assert service["containers"][0]["volumeMounts"] == [DATA | {"mountPath": "/home/u/volume"}, TMP]
     mlflow = pod(find(objects, "Deployment", "rapidfire-mlflow"))
     assert mlflow["hostNetwork"] is service["hostNetwork"] is True
     assert "--host=$(POD_IP)" in mlflow["containers"][0]["command"]
@@ -279,7 +231,7 @@ def test_a_machine_with_gpus_gives_each_worker_one(chart: Chart) -> None:
         ({"workspace": ["a"]}, "workspace"),
         ({"workspaces": []}, "minItems"),
         ({"workspaces": ["Team A"]}, "does not match pattern"),
-        ({"volume": {"port": "8854"}}, "got string, want integer"),
+        ({"volume": {"port": "8854"}}, "at '/volume/port': got string, want integer"),
         ({"volume": {"mountPath": "rapidfire"}}, "does not match pattern"),
         ({"volume": {"size": "a lot"}}, "does not match pattern"),
         ({"mlflow": {"url": "mlflow:5000"}}, "does not match pattern"),

@@ -30,6 +30,28 @@ app.kubernetes.io/component: {{ .component }}
 system:serviceaccount:{{ .Release.Namespace }}:rapidfire-operator
 {{- end }}
 
+{{/* The annotations of a service account, if any; call with (dict "root" $ "component" "worker"). */}}
+{{- define "rapidfire.accountAnnotations" -}}
+{{- with dig .component "annotations" dict .root.Values.serviceAccounts }}
+annotations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* The Secrets that pull images, as a pod and a service account have them. */}}
+{{- define "rapidfire.pullSecrets" -}}
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets:
+{{- range . }}
+- name: {{ . }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* The claim that is the volume of each workspace. */}}
+{{- define "rapidfire.claimName" -}}
+{{ .Values.volume.existingClaim | default "rapidfire-data" }}
+{{- end }}
+
 {{/* Where MLflow is reached; empty if nothing is tracked. */}}
 {{- define "rapidfire.mlflowURL" -}}
 {{- if .Values.mlflow.url -}}
@@ -44,45 +66,12 @@ http://rapidfire-mlflow.{{ .Release.Namespace }}.svc:{{ .Values.mlflow.port }}
 {{ .root.Values.volume.url | default (printf "http://rapidfire-volume.%s.svc:%v" .workspace .root.Values.volume.port) }}
 {{- end }}
 
-{{/* What each pod is told about itself. */}}
-{{- define "rapidfire.podEnv" -}}
-- {name: POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
-- {name: POD_UID, valueFrom: {fieldRef: {fieldPath: metadata.uid}}}
-- {name: POD_NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
-- {name: POD_IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}
-{{- end }}
-
-{{/* What the pods of the chart have in common; call with (dict "root" $ "part" .Values.operator). */}}
-{{- define "rapidfire.podSpec" -}}
-{{- with .root.Values.podSecurityContext }}
-securityContext: {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with .root.Values.image.pullSecrets }}
-imagePullSecrets:
-{{- range . }}
-- name: {{ . }}
-{{- end }}
-{{- end }}
-{{- with .part.nodeSelector }}
-nodeSelector: {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with .part.tolerations }}
-tolerations: {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- end }}
-
-{{/* Refuses combinations that the schema cannot see. */}}
-{{- define "rapidfire.check" -}}
-{{- if and (gt (len .Values.workspaces) 1) .Values.hostNetwork -}}
-{{- fail "hostNetwork: with it there is one port for one volume service; name one workspace only" -}}
-{{- end -}}
-{{- if and (gt (len .Values.workspaces) 1) .Values.volume.url -}}
-{{- fail "volume.url: each workspace has a volume service of its own; leave it empty or name one workspace only" -}}
-{{- end -}}
-{{- if and .Values.volume.hostPath (ne .Values.volume.hostPath .Values.volume.mountPath) -}}
-{{- fail (printf "volume.mountPath: must equal volume.hostPath (%s), it is %s" .Values.volume.hostPath .Values.volume.mountPath) -}}
-{{- end -}}
-{{- if and .Values.mlflow.hostPath (ne .Values.mlflow.hostPath .Values.mlflow.mountPath) -}}
-{{- fail (printf "mlflow.mountPath: must equal mlflow.hostPath (%s), it is %s" .Values.mlflow.hostPath .Values.mlflow.mountPath) -}}
+{{/* An address as browsers reach it; call with (dict "root" $ "url" .Values.gateway.url "host" .Values.ingress.apiHost). */}}
+{{- define "rapidfire.publicURL" -}}
+{{- $ingress := .root.Values.ingress -}}
+{{- if .url -}}
+{{ .url }}
+{{- else if and $ingress.enabled .host -}}
+{{ ternary "https" "http" (not (empty $ingress.tlsSecretName)) }}://{{ .host }}
 {{- end -}}
 {{- end }}

@@ -50,7 +50,9 @@ def local_values(volume: Path, ports: Ports, gpus: int) -> dict[str, Any]:
         "hostNetwork": True,
         "podSecurityContext": None,
         "containerSecurityContext": None,
-        "operator": {"resources": light},
+        # There is no pod network, and one machine needs one operator.
+        "networkPolicy": {"enabled": False},
+        "operator": {"resources": light, "replicas": 1},
         "worker": {
             "resources": {"requests": light["requests"], "limits": slot},
             "allowFileUris": True,
