@@ -68,7 +68,7 @@ class Day:
         server: The API that experiments ask.
         spans: When each step began and ended.
         told: What people were shown, by what showed it.
-        resources: What every object but Secrets was before anything was deleted, by what it is.
+        resources: What every object but Secrets was at some moments, by what it is and when.
     """
 
     local: LocalCluster
@@ -225,6 +225,7 @@ class Day:
 
     def gateway(self) -> None:
         """The gateway's pages about an experiment: its runs, workers, events, logs and live changes."""
+        self.keep("while a worker is there")
         headers = {"Authorization": f"Bearer {self.token}"}
         base = f"{self.local.gateway_url}/api/v1/namespaces/default"
         with httpx.Client(headers=headers, trust_env=False, timeout=60) as http:
@@ -239,6 +240,11 @@ class Day:
             link = httpx.post(f"{self.local.gateway_url}/api/v1/login-links", headers=headers, trust_env=False).json()
             self._show(browser, link["url"])
             self._show(browser, f"{self.local.dashboard_url}/experiments/default/day")
+
+    def keep(self, moment: str) -> None:
+        """Remember what every object but Secrets is now."""
+        found = leaks.resources(self.admin)
+        self.resources |= {f"{name} {moment}": body for name, body in found if not name.startswith("secrets ")}
 
     def _show(self, http: httpx.Client, url: str) -> None:
         answer = http.get(url)
@@ -308,13 +314,14 @@ class Day:
 
     def clean(self) -> None:
         """Runs, records and experiments are deleted."""
-        self.resources = {
-            name: content for name, content in leaks.resources(self.admin) if not name.startswith("secrets ")
-        }
+        self.keep("before all is deleted")
         self.kubectl("delete", "rfrun", "day-r2", "--wait=false")
         records = self.kubectl("get", "icops", "--output=name").split()
         self.kubectl("delete", records[0], "--wait=false")
         self.kubectl("delete", "rfexp", "day", "--wait=false")
+        expired = '{"spec":{"ttlSecondsAfterFinished":0}}'
+        self.kubectl("patch", "rfexp", "fails", "--type=merge", "--patch", expired)
+        self.wait("end of the experiment that expires", lambda: not self.get("experiments", "fails"))
         self.wait("end of the experiment", lambda: not self.get("experiments", "day"))
 
     @contextmanager
