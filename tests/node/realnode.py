@@ -107,6 +107,7 @@ class RealNode:
         found = [str(self.layout.kubelocal), program] if program in {"kubectl", "helm"} else [program]
         answer = subprocess.run(
             self.inside([*found, *words]),
+            cwd=ROOT,
             env=self._environment(),
             input=stdin,
             capture_output=True,

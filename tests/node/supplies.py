@@ -1,0 +1,52 @@
+"""What experiments on a node need: the images, and models and rows on the volume."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from tests.node.layout import USER
+from tests.node.realnode import ROOT, RealNode
+
+PARTS = ("operator", "worker", "mlflow")
+IMAGES = ROOT / ".cache" / "images"
+IMAGES_ENV = "RAPIDFIRE_TEST_IMAGES"
+"""Names a directory of archives that are taken as they are; nothing is built then."""
+
+
+def build_images() -> dict[str, Path]:
+    """Build the images that have changed, and return the archive of each part."""
+    named = os.environ.get(IMAGES_ENV)
+    if named:
+        return {part: Path(named) / f"{part}.tar" for part in PARTS}
+    command = [sys.executable, str(ROOT / "tools" / "images.py"), "build", "--target", "cpu", "--output", str(IMAGES)]
+    subprocess.run(command, cwd=ROOT, check=True)
+    return {part: IMAGES / f"{part}.tar" for part in PARTS}
+
+
+def fill(volume: Path) -> None:
+    """Put models and rows on the volume, owned by the pods' user: weights may be readable by their owner alone."""
+    from tests.e2e.notebook import TRAIN, rows
+    from tests.support.tiny import write_tiny_model
+
+    write_tiny_model(volume / "models" / "tiny")
+    _write(volume / "sums" / "train.jsonl", rows(0, TRAIN))
+    _write(volume / "sums" / "eval.jsonl", rows(TRAIN, 8))
+    for path in volume.rglob("*"):
+        os.chown(path, USER, USER)
+
+
+def _write(path: Path, lines: Iterable[dict[str, str]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def furnish(node: RealNode) -> None:
+    """Give a node the images, and its volume models and rows."""
+    for archive in build_images().values():
+        node.load(archive)
+    fill(node.layout.volume("data"))
