@@ -1,11 +1,13 @@
-"""A real Prometheus that finds the pods of a cluster by their scrape annotations, and its answers."""
+"""A real Prometheus that scrapes the pods of a cluster by their annotations, and its answers."""
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,10 +61,11 @@ class Prometheus:
 
 
 @contextmanager
-def prometheus(folder: Path, kubeconfig: Path, namespaces: Sequence[str]) -> Iterator[Prometheus]:
-    """Run a Prometheus that scrapes the annotated pods of some namespaces every second, with the chart's alerts."""
-    config = folder / "prometheus.yml"
-    config.write_text(yaml.safe_dump(configuration(kubeconfig, namespaces)))
+def prometheus(folder: Path, pods: Callable[[], Sequence[Mapping[str, Any]]]) -> Iterator[Prometheus]:
+    """Run a Prometheus that scrapes the annotated ones of some pods every second, with the chart's alerts."""
+    config, targets = folder / "prometheus.yml", folder / "targets.json"
+    targets.write_text("[]")
+    config.write_text(yaml.safe_dump(configuration(targets)))
     url = f"http://127.0.0.1:{free_ports(1)[0]}"
     words = [program("prometheus"), f"--config.file={config}", f"--storage.tsdb.path={folder / 'tsdb'}"]
     words += [f"--web.listen-address={url.removeprefix('http://')}", "--log.level=warn"]
@@ -71,49 +74,63 @@ def prometheus(folder: Path, kubeconfig: Path, namespaces: Sequence[str]) -> Ite
     try:
         made = Prometheus(url)
         wait_for("Prometheus", lambda: _is_ready(url, process), seconds=120)
-        yield made
+        with discovery(targets, pods):
+            yield made
     finally:
         process.terminate()
         process.wait(timeout=60)
 
 
-def configuration(kubeconfig: Path, namespaces: Sequence[str]) -> dict[str, Any]:
-    """Return the usual way to scrape pods by their annotations; docs/monitoring.md shows the same."""
-    pod = "__meta_kubernetes_pod_"
-    annotation = f"{pod}annotation_prometheus_io_"
+def configuration(targets: Path) -> dict[str, Any]:
+    """Return the configuration that docs/monitoring.md shows, with pods from a file.
+
+    Debian's Prometheus is built without Kubernetes' discovery; what it would say of a pod stands in the file.
+    """
+    block = re.search(r"```yaml\n(scrape_configs:\n.*?)```", (ROOT / "docs" / "monitoring.md").read_text(), re.DOTALL)
+    assert block is not None
+    (job,) = yaml.safe_load(block[1])["scrape_configs"]
+    del job["kubernetes_sd_configs"]
     return {
         "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "5s"},
         "rule_files": [str(ROOT / "charts" / "rapidfireai" / "alerts" / "rules.yaml")],
-        "scrape_configs": [
-            {
-                "job_name": "pods",
-                "honor_labels": True,
-                "kubernetes_sd_configs": [
-                    {"role": "pod", "kubeconfig_file": str(kubeconfig), "namespaces": {"names": list(namespaces)}}
-                ],
-                "relabel_configs": [
-                    {
-                        "source_labels": [f"{annotation}scrape", f"{pod}label_app_kubernetes_io_name"],
-                        "action": "keep",
-                        "regex": "true;rapidfireai",
-                    },
-                    {"source_labels": [f"{pod}phase"], "action": "drop", "regex": "Pending|Succeeded|Failed"},
-                    {
-                        "source_labels": [f"{annotation}path"],
-                        "regex": "(.+)",
-                        "target_label": "__metrics_path__",
-                    },
-                    {
-                        "source_labels": [f"{pod}ip", f"{annotation}port"],
-                        "separator": ":",
-                        "target_label": "__address__",
-                    },
-                    {"source_labels": ["__meta_kubernetes_namespace"], "target_label": "namespace"},
-                    {"source_labels": [f"{pod}name"], "target_label": "pod"},
-                ],
-            }
-        ],
+        "scrape_configs": [{**job, "file_sd_configs": [{"files": [str(targets)]}]}],
     }
+
+
+def discovered(pod: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield what Kubernetes' discovery says of a pod: one target for each of its ports."""
+    metadata, status = pod["metadata"], pod["status"]
+    labels = {
+        "__meta_kubernetes_namespace": metadata["namespace"],
+        "__meta_kubernetes_pod_name": metadata["name"],
+        "__meta_kubernetes_pod_ip": status.get("podIP", ""),
+        "__meta_kubernetes_pod_phase": status.get("phase", ""),
+    }
+    for name, value in (metadata.get("annotations") or {}).items():
+        labels["__meta_kubernetes_pod_annotation_" + re.sub(r"\W", "_", name)] = value
+    for container in pod["spec"]["containers"]:
+        for port in container.get("ports", []):
+            yield {"targets": [f"{status.get('podIP', '')}:{port['containerPort']}"], "labels": labels}
+
+
+@contextmanager
+def discovery(targets: Path, pods: Callable[[], Sequence[Mapping[str, Any]]]) -> Iterator[None]:
+    """Keep a file up to date with the pods that there are."""
+    over = threading.Event()
+
+    def follow() -> None:
+        while not over.wait(1.0):
+            fresh = targets.with_suffix(".new")
+            fresh.write_text(json.dumps([target for pod in pods() for target in discovered(pod)]))
+            fresh.rename(targets)
+
+    thread = threading.Thread(target=follow)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def panels(folder: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:

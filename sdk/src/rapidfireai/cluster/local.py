@@ -54,6 +54,7 @@ class Settings(BaseModel):
     volume_port: int
     gateway_port: int = Ports().gateway
     dashboard_port: int = Ports().dashboard
+    metrics_port: int = 9092
 
     @property
     def ports(self) -> Ports:
@@ -270,6 +271,7 @@ class LocalCluster:
                 volume_port=ports.choose(wanted.volume, self.owns),
                 gateway_port=ports.choose(wanted.gateway, self.owns),
                 dashboard_port=ports.choose(wanted.dashboard, self.owns),
+                metrics_port=ports.choose(before.metrics_port if before else 9092, self.owns),
             )
         self._settings_file.write_text(chosen.model_dump_json(indent=2))
         return chosen
@@ -297,6 +299,7 @@ class LocalCluster:
 
         self.volume.mkdir(exist_ok=True, mode=0o700)
         values = local_values(self.volume, settings.ports, len(find_gpus(os.environ)))
+        values["gateway"]["metricsPort"] = settings.metrics_port
         helm = Helm(settings.kubelocal, self.kubeconfig, self.home / "helm")
         helm.install(values, files, take_ownership=True)
 
