@@ -16,7 +16,11 @@ from tests.support.waiting import wait_for
 from rapidfireai.cluster.control_plane import ControlPlane
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("chart")]
-MONITOR = "prometheusrule-monitoring-v1"
+WAITED_FOR = [
+    *(f"{kind}-rapidfire-v1alpha1.json" for kind in ("experiment", "run", "icop")),
+    *(f"{kind}-monitoring-v1.json" for kind in ("servicemonitor", "podmonitor", "prometheusrule")),
+]
+"""The definitions come one by one after they were applied."""
 QUANTITY = "io.k8s.apimachinery.pkg.api.resource.Quantity"
 KEYWORDS = {"$ref", "type", "enum", "pattern", "required", "items", "not", "allOf", "anyOf", "oneOf", "uniqueItems"}
 KEYWORDS |= {"additionalProperties", "minimum", "maximum"}
@@ -35,9 +39,9 @@ def schemas(control_plane: ControlPlane, crds: None, tmp_path_factory: pytest.Te
     def described() -> bool:
         document = json.loads(control_plane.kubectl("get", "--raw", "/openapi/v2").stdout)
         write_schemas(document["definitions"], folder)
-        return all((folder / f"{kind}.json").exists() for kind in ("experiment-rapidfire-v1alpha1", MONITOR))
+        return all((folder / name).exists() for name in WAITED_FOR)
 
-    wait_for("the API server describes the definitions", described)
+    wait_for("the API server describes the definitions", described, 120)
     return folder
 
 
