@@ -122,7 +122,8 @@ def test_uninstalling_leaves_what_belongs_to_the_users(team: Team) -> None:
     commits = sorted(volume.glob("experiments/*/runs/*/checkpoints/*/manifest.json"))
     assert commits
     uninstall(Terminal(team.node))
-    assert not team.node.kubectl("get", "pods", "--namespace", SYSTEM, "--output", "name")
+    words = ("get", "pods", "--namespace", SYSTEM, "--output", "name")
+    team.wait("end of the chart's pods", lambda: not team.node.kubectl(*words))
     claims = team.kubectl("get", "pvc", "--output", "jsonpath={.items[*].status.phase}")
     assert claims == "Bound"
     assert team.get("rfexp", "sums")["status"]["state"] == "Succeeded"
