@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from tests.operator.builders import evaluation, experiment
@@ -13,6 +14,12 @@ from rapidfireai_operator.core.jobs import WorkerDefaults, manifest
 from rapidfireai_operator.core.snapshot import Subject
 
 DEFAULTS = WorkerDefaults("image", {}, "data", "/data", 30)
+
+
+def pod_job(defaults: WorkerDefaults = DEFAULTS, **workers: Any) -> dict[str, Any]:
+    body = experiment(workers={"replicas": 1, **workers})
+    subject = Subject("n", "exp", "uid", 1, "1", False, body, ExperimentStatus())
+    return manifest(subject, ExperimentSpec.model_validate(body["spec"]), "exp-w-0", defaults, {})
 
 
 def environment(
@@ -49,3 +56,23 @@ def test_a_worker_knows_what_its_runs_do_and_where_the_volume_service_is() -> No
         "valueFrom": {"configMapKeyRef": reference},
     }
     assert environment({"name": "RAPIDFIRE_VOLUME_URL", "value": "http://v"})["RAPIDFIRE_VOLUME_URL"]["value"]
+
+
+def test_a_worker_writes_to_its_claims_tmp_and_shared_memory_alone() -> None:
+    spec = pod_job()["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in spec["volumes"]}
+    assert volumes[mounts["/tmp"]]["emptyDir"] == {}
+    assert volumes[mounts["/dev/shm"]]["emptyDir"] == {"medium": "Memory"}
+    assert set(mounts) == {"/tmp", "/dev/shm", "/data"}
+
+
+def test_a_job_waits_in_the_queue_that_the_experiment_names_or_the_charts() -> None:
+    queue = "kueue.x-k8s.io/queue-name"
+    assert queue not in pod_job()["metadata"]["labels"]
+    assert "suspend" not in pod_job(queueName="team")["spec"], "that is Kueue's to say"
+    chart = replace(DEFAULTS, queue_name="all")
+    assert pod_job(chart)["metadata"]["labels"][queue] == "all"
+    assert pod_job(chart, queueName="team")["metadata"]["labels"][queue] == "team"

@@ -54,11 +54,47 @@ def test_a_job_that_cannot_go_is_replaced_by_another_slot() -> None:
     assert plan_slots("exp", 1, stuck, (), {}, NOW).make == ("exp-w-1",)
 
 
+NEW = {f"exp-w-{slot}": "new" for slot in range(10)}
+
+
 def test_an_outdated_busy_worker_finishes_first() -> None:
-    present = {"exp-w-0": job(0), "exp-w-1": job(1)}
-    plan = plan_slots("exp", 2, present, {"exp-w-0"}, dict.fromkeys(present, "new"), NOW)
-    assert plan.remove == ("exp-w-1",)
-    assert plan.retire == {"exp-w-0", "exp-w-1"}
+    present = {"exp-w-0": job(0), "exp-w-1": job(1, template="new")}
+    plan = plan_slots("exp", 2, present, set(present), NEW, NOW, ready=set(present))
+    assert plan.remove == ()
+    assert plan.retire == {"exp-w-0"}
+
+
+def test_outdated_workers_are_replaced_one_at_a_time() -> None:
+    present = {f"exp-w-{slot}": job(slot) for slot in range(3)}
+    plan = plan_slots("exp", 3, present, {"exp-w-0"}, NEW, NOW, ready=set(present))
+    assert (plan.remove, plan.retire) == (("exp-w-1",), {"exp-w-1"}), "an idle one first"
+    leaving = {**present, "exp-w-1": job(1, leaving_since=NOW - 1)}
+    assert not plan_slots("exp", 3, leaving, (), NEW, NOW, ready={"exp-w-0", "exp-w-2"}).retire
+    starting = {**present, "exp-w-1": job(1, template="new")}
+    assert not plan_slots("exp", 3, starting, (), NEW, NOW, ready={"exp-w-0", "exp-w-2"}).retire
+    plan = plan_slots("exp", 3, starting, {"exp-w-0"}, NEW, NOW, ready=set(present))
+    assert plan.remove == ("exp-w-2",)
+
+
+def test_outdated_workers_that_do_nothing_are_replaced_at_once() -> None:
+    present = {"exp-w-0": job(0), "exp-w-1": job(1), "exp-w-2": job(2)}
+    plan = plan_slots("exp", 3, present, {"exp-w-2"}, NEW, NOW, ready={"exp-w-2"})
+    assert plan.remove == ("exp-w-0", "exp-w-1"), "an image that cannot be pulled is corrected in one go"
+    assert "exp-w-2" not in plan.retire
+
+
+@given(jobs, st.integers(0, 12), st.sets(st.integers(0, 9).map(lambda n: f"exp-w-{n}")))
+def test_an_upgrade_takes_away_one_working_slot_at_most(
+    present: dict[str, JobView], wanted: int, ready: set[str]
+) -> None:
+    plan = plan_slots("exp", wanted, present, (), NEW, NOW, ready)
+    standing = {name for name, each in present.items() if not each.leaving and not each.ended}
+    assert len(set(plan.remove) & standing & set(plan.names) & ready) <= 1
+
+
+def test_a_job_that_waits_for_its_queue_leaves_before_one_that_works() -> None:
+    present = {"exp-w-0": JobView("exp-w-0", "u", "owner", "t", suspended=True, queue="q"), "exp-w-1": job(1)}
+    assert plan_slots("exp", 1, present, (), {}, NOW).remove == ("exp-w-0",)
 
 
 def test_names_that_are_no_slots_come_last() -> None:

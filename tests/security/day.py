@@ -313,7 +313,7 @@ class Day:
         return list(self.admin.get("/api/v1/namespaces/default/pods", params=selector).json()["items"])
 
     def clean(self) -> None:
-        """Runs, records and experiments are deleted."""
+        """Runs, records and experiments are deleted, by people and by an experiment's own time to live."""
         self.keep("before all is deleted")
         self.kubectl("delete", "rfrun", "day-r2", "--wait=false")
         records = self.kubectl("get", "icops", "--output=name").split()
@@ -323,6 +323,9 @@ class Day:
         self.kubectl("patch", "rfexp", "fails", "--type=merge", "--patch", expired)
         self.wait("end of the experiment that expires", lambda: not self.get("experiments", "fails"))
         self.wait("end of the experiment", lambda: not self.get("experiments", "day"))
+        ttl = '{"spec":{"ttlSecondsAfterFinished":0}}'
+        self.kubectl("patch", "rfexp", "fails", "--type=merge", "--patch", ttl)
+        self.wait("end of the finished experiment", lambda: not self.get("experiments", "fails"))
 
     @contextmanager
     def somebody_labels(self) -> Iterator[None]:

@@ -30,7 +30,7 @@ STEPS: Mapping[str, str] = {
     GATEWAY: "the REST API's pages of an experiment, and its live changes",
     STEER: "a stop by patch, a resume from Python, a clone, a policy that stops runs, `kubectl scale` up and down",
     FAIL: "a fit whose own code fails",
-    CLEAN: "`kubectl delete` of a run, an IC Op and an experiment",
+    CLEAN: "`kubectl delete` of a run, an IC Op and an experiment; another one whose `ttlSecondsAfterFinished` is over",
     DAY: "all of it, while somebody else changes the same objects",
 }
 """What is done in each step of the day."""
@@ -65,7 +65,7 @@ def _seen(step: str, *others: str) -> dict[str, str]:
 
 RIGHTS: Mapping[str, tuple[Grant, ...]] = {
     "rapidfire-operator": (
-        Grant(OURS, "experiments", {"get": DAY, **_seen(START)}),
+        Grant(OURS, "experiments", {"get": DAY, **_seen(START), "delete": CLEAN}),
         Grant(OURS, "runs", {"get": DAY, **_seen(START), "create": SDK, "patch": STEER}),
         Grant(OURS, "icops", {"get": STEER, **_seen(START), "create": STEER, "patch": STEER, "delete": STEER}),
         Grant(OURS, "experiments/status", {"patch": SDK}),

@@ -29,6 +29,7 @@ class Settings(BaseSettings):
     mlflow_url: str = ""
     worker_image: str = "rapidfireai/worker:latest"
     worker_resources: dict[str, Any] = {}
+    queue_name: str = ""
     claim_name: str = "rapidfire-data"
     mount_path: str = "/rapidfire"
     worker_idle_seconds: Annotated[float, Field(ge=0)] = 300.0
@@ -52,6 +53,7 @@ class Settings(BaseSettings):
                 claim=self.claim_name,
                 mount_path=self.mount_path,
                 lease_seconds=self.lease_seconds,
+                queue_name=self.queue_name,
             ),
             lease_seconds=float(self.lease_seconds),
             idle_seconds=self.worker_idle_seconds,

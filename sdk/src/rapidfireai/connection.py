@@ -205,10 +205,12 @@ class Connection:
 
     def scale(self, name: str, replicas: int) -> None:
         """Set how many workers the experiment has; with 0 they commit at their next step and leave."""
-        patch = {"spec": {"workers": {"replicas": replicas}}}
-        self._call(
-            self._objects.patch_namespaced_custom_object, GROUP, VERSION, self.namespace, "experiments", name, patch
-        )
+        self.change(name, {"workers": {"replicas": replicas}})
+
+    def change(self, name: str, spec: Mapping[str, Any]) -> None:
+        """Merge a change into the spec of an experiment."""
+        words = (GROUP, VERSION, self.namespace, "experiments", name, {"spec": dict(spec)})
+        self._call(self._objects.patch_namespaced_custom_object, *words)
 
     def delete_experiment(self, name: str) -> None:
         """Delete an experiment and its runs."""

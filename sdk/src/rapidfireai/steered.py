@@ -185,6 +185,14 @@ class SteeredExperiment:
         numbers = [int(name.rpartition("-r")[2]) for name in made]
         return numbers[0] if is_one(run_id) else numbers
 
+    def suspend(self) -> None:
+        """Let the whole experiment rest: workers commit at their next step and leave, and no run is changed."""
+        self._connection.change(self._named(), {"suspend": True})
+
+    def unsuspend(self) -> None:
+        """Let a suspended experiment go on where it was, bit for bit."""
+        self._connection.change(self._named(), {"suspend": False})
+
     def cancel(self) -> None:
         """Stop every run that is not finished; each commits at its next optimizer step and stays resumable."""
         if self._name is None:

@@ -24,6 +24,7 @@ STATUSES: Mapping[str, str] = {
 _EXPERIMENT_STATUSES: Mapping[str, str] = {
     "Pending": "Running",
     "Running": "Running",
+    "Suspended": "Running",
     "Stopped": "Running",
     "Succeeded": "Completed",
     "Failed": "Failed",

@@ -101,6 +101,7 @@ def manifest(world: World, claim: Claim) -> Mapping[str, Any] | None:
             "desiredState": "Running",
             "parentRef": reference.to_wire(),
         }
+        | ({"priority": parent.spec.priority} if parent.spec.priority else {})
         | ({"requestedBy": icop.spec.requested_by} if icop.spec.requested_by else {}),
     }
 

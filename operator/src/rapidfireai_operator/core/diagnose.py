@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from rapidfireai_operator.core.conditions import Verdict
-from rapidfireai_operator.core.snapshot import PodView, Slot
+from rapidfireai_operator.core.snapshot import JobView, PodView, Slot
 
 _NODES = re.compile(r"^(\d+/\d+) nodes are available: (.*)$", re.DOTALL)
 _INSUFFICIENT = re.compile(r"Insufficient ([a-zA-Z0-9./_-]+[a-zA-Z0-9])")
@@ -43,10 +43,19 @@ def _cause(slot: Slot, refusal: str) -> tuple[str, str]:
         return "Starting", "the Job is being made."
     if slot.job.ended == "Failed":
         return "WorkerFailed", f"the Job failed and is made again: {slot.job.message}"
+    if slot.job.suspended:
+        return _suspended(slot.job)
     pods = sorted(slot.pods.values(), key=lambda pod: (pod.leaving, pod.name))
     if not pods:
         return "Starting", "the pod is being made."
     return pod_cause(pods[0])
+
+
+def _suspended(job: JobView) -> tuple[str, str]:
+    """Return why a Job may have no pod."""
+    if job.queue:
+        return "Queued", f"Kueue has not admitted Job {job.name} from queue {job.queue} yet."
+    return "JobSuspended", f"somebody suspended Job {job.name}; set its spec.suspend to false."
 
 
 def pod_cause(pod: PodView) -> tuple[str, str]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from rapidfireai.api import RunStatus
 from rapidfireai_operator.core.conditions import find
 from rapidfireai_operator.core.schedule import Candidate
+from rapidfireai_operator.core.suspension import SUSPENDED
 
 WAITING_FOR_INDEX = "WaitingForIndex"
 """The reason of a run's condition `Progressing` while another one builds its index."""
@@ -80,6 +81,6 @@ def waiting_for(builder: str) -> str:
 
 
 def told_to_wait(status: RunStatus) -> str:
-    """Return why a run waits for its index, as its status says; an empty string if it says nothing of the kind."""
+    """Return why a run waits, for its index or for its experiment, as its status says; empty if it says neither."""
     told = find(status.conditions, "Progressing")
-    return told.message if told is not None and told.reason == WAITING_FOR_INDEX else ""
+    return told.message if told is not None and told.reason in {WAITING_FOR_INDEX, SUSPENDED} else ""

@@ -10,7 +10,7 @@ from typing import Any
 
 from rapidfireai.api import API_VERSION, ExperimentSpec
 from rapidfireai.api.base import EXPERIMENT_LABEL, WORKER_LABEL
-from rapidfireai_operator.core.snapshot import TEMPLATE_ANNOTATION, Subject
+from rapidfireai_operator.core.snapshot import QUEUE_LABEL, TEMPLATE_ANNOTATION, Subject
 
 GRACE_SECONDS = 120
 """How long a worker has from SIGTERM: to finish its step and make a checkpoint durable."""
@@ -32,6 +32,11 @@ _SECURITY = {
     "fsGroup": 10001,
     "fsGroupChangePolicy": "OnRootMismatch",
 }
+_CONTAINER_SECURITY = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "readOnlyRootFilesystem": True,
+}
 SERVICE_ACCOUNT = "rapidfire-worker"
 _VOLUME_URL = {"name": "rapidfire-workspace", "key": "volume-url", "optional": True}
 """Where the chart says how the workspace's volume service is reached."""
@@ -47,6 +52,7 @@ class WorkerDefaults:
         claim: The workspace's PersistentVolumeClaim.
         mount_path: Where it is mounted.
         lease_seconds: How long a worker's Lease lives.
+        queue_name: The LocalQueue of Kueue for experiments that name none; empty without Kueue.
     """
 
     image: str
@@ -54,6 +60,7 @@ class WorkerDefaults:
     claim: str
     mount_path: str
     lease_seconds: int
+    queue_name: str = ""
 
 
 def owner(subject: Subject) -> dict[str, Any]:
@@ -99,13 +106,15 @@ def manifest(
     own = spec.storage.claim_name or defaults.claim
     mounts = {**claims, own: claims.get(own, defaults.mount_path)}
     names = {**labels(subject.name, "worker"), WORKER_LABEL: slot}
+    queue = spec.workers.queue_name or defaults.queue_name
     job = {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {
             "name": slot,
             "namespace": subject.namespace,
-            "labels": names,
+            # Whether it is suspended is Kueue's to say: `spec.suspend` is never written.
+            "labels": {**names, **({QUEUE_LABEL: queue} if queue else {})},
             "ownerReferences": [owner(subject)],
         },
         "spec": {
@@ -147,16 +156,24 @@ def _pod(
                 "env": [variable for variable in env if variable["name"] not in replaced] + extra,
                 "resources": (container.resources if container is not None else None) or dict(defaults.resources),
                 "ports": [{"name": "metrics", "containerPort": METRICS_PORT}],
-                "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+                "securityContext": _CONTAINER_SECURITY,
                 "volumeMounts": [
-                    {"name": f"claim-{index}", "mountPath": path, "readOnly": claim != own}
-                    for index, (claim, path) in enumerate(sorted(mounts.items()))
+                    {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - the one place besides claims to write to
+                    {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - what data loaders and vLLM share
+                    *(
+                        {"name": f"claim-{index}", "mountPath": path, "readOnly": claim != own}
+                        for index, (claim, path) in enumerate(sorted(mounts.items()))
+                    ),
                 ],
             }
         ],
         "volumes": [
-            {"name": f"claim-{index}", "persistentVolumeClaim": {"claimName": claim, "readOnly": claim != own}}
-            for index, claim in enumerate(sorted(mounts))
+            {"name": "tmp", "emptyDir": {}},
+            {"name": "shm", "emptyDir": {"medium": "Memory"}},
+            *(
+                {"name": f"claim-{index}", "persistentVolumeClaim": {"claimName": claim, "readOnly": claim != own}}
+                for index, claim in enumerate(sorted(mounts))
+            ),
         ],
     }
 

@@ -23,6 +23,7 @@ from rapidfireai_operator.core.fates import Fate
 from rapidfireai_operator.core.indexes import WAITING_FOR_INDEX, unbuilt_index
 from rapidfireai_operator.core.objective import curve, shown
 from rapidfireai_operator.core.schedule import Assign, Candidate
+from rapidfireai_operator.core.suspension import RUN_WAITS, SUSPENDED
 
 FIRST_WAIT, LONGEST_WAIT = 5.0, 300.0
 """Seconds before the next try after a failure; each failure in a row doubles them."""
@@ -156,6 +157,7 @@ def candidate(run: Run, status: RunStatus, now: float) -> Candidate | None:
         builds=assignment is not None and assignment.task == "index",
         residence=status.residence.process if status.residence is not None else None,
         alone=failures.alone,
+        priority=run.spec.priority,
     )
 
 
@@ -181,7 +183,7 @@ def describe(run: Run, status: RunStatus, now: float, waits: str = "") -> Step:
         run: The run as the API server has it.
         status: What its status becomes.
         now: Seconds since the epoch.
-        waits: Why it waits for its index, if it does.
+        waits: Why it waits for its index, or that the experiment is suspended, if so.
     """
     state = _state(run, status)
     evicted = state in ENDED or state == "Stopped"
@@ -340,6 +342,8 @@ def _going_on(run: Run, status: RunStatus, now: float, waits: str) -> Verdict:
     if status.assignment is not None:
         reason = {"prepare": "Preparing", "index": "Indexing", "chunk": _computes(run)}[status.assignment.task]
         return Verdict("Progressing", "True", reason, again)
+    if waits == RUN_WAITS:
+        return Verdict("Progressing", "False", SUSPENDED, waits)
     if status.failures.retry_at is not None and status.failures.retry_at > now:
         error = status.progress.error if status.progress is not None else None
         reason = error.reason if error is not None else "Interrupted"

@@ -62,6 +62,7 @@ class Outcome:
         make_icops: ICOps to make, such as a policy's; their names follow from what they are about, so that one that is
             there already is the same one.
         experiment: The experiment's status; None if nothing changed.
+        expire: Whether the experiment itself goes now, because it is finished for as long as it says.
         look_again: When to look again if nothing happens, in seconds since the epoch.
     """
 
@@ -76,4 +77,5 @@ class Outcome:
     create: tuple[Mapping[str, Any], ...] = ()
     make_icops: tuple[Mapping[str, Any], ...] = ()
     experiment: StatusPatch | None = None
+    expire: bool = False
     look_again: float | None = None

@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import chain
 from typing import Any
 
-from rapidfireai.api import API_VERSION, Condition, ExperimentStatus, Run, RunStatus, run_name
+from rapidfireai.api import API_VERSION, ExperimentStatus, Run, RunStatus, run_name
 from rapidfireai.api.base import RUN_INDEX_LABEL
 from rapidfireai.api.experiment import WorkerCounts
 from rapidfireai.api.run import ENDED
@@ -16,6 +16,7 @@ from rapidfireai_operator.core.acceptance import Accepted, Refused, ranked_by
 from rapidfireai_operator.core.clones import manifest, open_claims
 from rapidfireai_operator.core.conditions import Event, Verdict, find, judged, merge_patch, owned, stored
 from rapidfireai_operator.core.diagnose import workers_ready
+from rapidfireai_operator.core.expiry import announced, expiry
 from rapidfireai_operator.core.fates import fate, living_process, takes_work
 from rapidfireai_operator.core.indexes import take_turns, waiting_for, with_built
 from rapidfireai_operator.core.lifecycle import (
@@ -29,13 +30,15 @@ from rapidfireai_operator.core.lifecycle import (
     describe,
     settle,
 )
+from rapidfireai_operator.core.news import is_bad, is_news
 from rapidfireai_operator.core.outcome import Outcome, Rules, StatusPatch
 from rapidfireai_operator.core.race import racer
 from rapidfireai_operator.core.schedule import Candidate, Snapshot, Worker, head_starts, plan
 from rapidfireai_operator.core.slots import SlotPlan, plan_slots
 from rapidfireai_operator.core.snapshot import TEMPLATE_ANNOTATION, World
 from rapidfireai_operator.core.steering import apply_icops, keep_icops
-from rapidfireai_operator.core.summary import Tally, summarize, tally
+from rapidfireai_operator.core.summary import Summary, Tally, summarize, tally
+from rapidfireai_operator.core.suspension import RUN_WAITS, SUSPENDED, still_there, suspension
 
 CREATE_AT_ONCE = 100
 """Runs made in one pass, so that a large experiment starts to train while the rest is made."""
@@ -85,30 +88,11 @@ def _experiment_patch(
     if not patch:
         return None
     events = tuple(
-        Event("Experiment", subject.name, subject.uid, each.reason, each.message or each.type, _is_bad(each))
+        Event("Experiment", subject.name, subject.uid, each.reason, each.message or each.type, is_bad(each))
         for each in verdicts
-        if _is_news(find(subject.status.conditions, each.type), each)
+        if is_news(find(subject.status.conditions, each.type), each)
     )
     return StatusPatch(subject.name, subject.resource_version, patch, (*events, *more))
-
-
-def _is_news(before: Condition | None, verdict: Verdict) -> bool:
-    """Return whether a judgement is worth an event: acceptance, expansion, workers, the end."""
-    told = (
-        {"Accepted", "WorkersReady"}
-        if verdict.status == "False"
-        else {"Accepted", "WorkersReady", "Expanded", "Finished"}
-    )
-    if verdict.type not in told:
-        return False
-    if before is None or before.status == verdict.status:
-        changed = before is None or before.reason != verdict.reason
-        return changed and (verdict.status == "True" or _is_bad(verdict))
-    return True
-
-
-def _is_bad(verdict: Verdict) -> bool:
-    return verdict.status == "False" and verdict.reason not in {"Starting", "Leaving", "NotFinished", "NotNeeded"}
 
 
 class _Pass:
@@ -134,8 +118,12 @@ class _Pass:
         self.slots = self._plan_slots()
         self.workers = self._available()
         self._plan_runs()
+        self.summary = self._count()
+        ttl, conditions = verdict.spec.ttl_seconds_after_finished, world.experiment.status.conditions
+        self.expires = expiry(conditions, self.summary.verdicts, ttl, world.now)
 
     def outcome(self) -> Outcome:
+        status = self._summarize()
         return replace(
             self.keeping,
             runs=self._run_patches(),
@@ -143,7 +131,9 @@ class _Pass:
             make_jobs=tuple(self._manifest(slot) for slot in self.slots.make),
             create=self._expand(),
             make_icops=self.policies.icops,
-            experiment=self._summarize(),
+            experiment=status,
+            # What its end says stands already: nobody is taken by surprise, and the version is the one that was judged.
+            expire=status is None and self.expires is not None and self.expires <= self.world.now,
             look_again=self._look_again(),
         )
 
@@ -247,11 +237,13 @@ class _Pass:
         present = {name: slot.job for name, slot in world.slots.items() if slot.job is not None}
         foreign = {name for name, job in present.items() if job.owner_uid != world.experiment.uid}
         busy = {each.worker for step in self.steps.values() if (each := step.status.assignment) is not None}
-        wanted = spec.workers.replicas if self._needs_workers() else 0
+        wanted = spec.workers.replicas if self._needs_workers() and not spec.suspend else 0
         ours = {name: job for name, job in present.items() if name not in foreign}
         names = {name: self._manifest(name) for name in ours}
         templates = {n: m["metadata"]["annotations"][TEMPLATE_ANNOTATION] for n, m in names.items()}
-        slots = plan_slots(world.experiment.name, wanted, ours, busy, templates, world.now)
+        lease = self.rules.lease_seconds
+        ready = {name for name, slot in world.slots.items() if takes_work(slot, lease) is not None}
+        slots = plan_slots(world.experiment.name, wanted, ours, busy, templates, world.now, ready)
         return SlotPlan(slots.names, tuple(n for n in slots.make if n not in foreign), slots.remove, slots.retire)
 
     def _needs_workers(self) -> bool:
@@ -285,6 +277,8 @@ class _Pass:
         candidates = tuple(replace(e, head_start=late[e.name]) if e.name in late else e for e in candidates)
         decisions = {each.run: each for each in plan(Snapshot(candidates, tuple(self.workers.values())))}
         waits = {name: waiting_for(builder) for name, builder in turns.builders.items()}
+        if self.verdict.spec.suspend:
+            waits = {each.name: RUN_WAITS for each in self.tallies if each.wanted and each.state not in ENDED}
         told = {each.tally.name for each in self.world.standings if each.waits != waits.get(each.tally.name, "")}
         for name in sorted({*self.steps, *decisions, *late, *told}, key=self.places.__getitem__):
             run, decision = self.world.runs[self.places[name]], decisions.get(name)
@@ -318,17 +312,19 @@ class _Pass:
                 patches.append((_turn(run.status, step.status), written))
         return tuple(patch for _, patch in sorted(patches, key=lambda each: each[0]))
 
-    def _summarize(self) -> StatusPatch | None:
-        world, spec = self.world, self.verdict.spec
-        ready = sorted(self.workers)
+    def _count(self) -> Summary:
+        world = self.world
         workers = WorkerCounts(
-            ready=len(ready),
+            ready=len(self.workers),
             replicas=sum(slot.job is not None for slot in world.slots.values()),
             selector=jobs.selector(world.experiment.name),
-            summary=f"{len(ready)}/{len(self.slots.names)}",
+            summary=f"{len(self.workers)}/{len(self.slots.names)}",
         )
         coming = self.planned + len(self.unborn)
-        summary = summarize(world.experiment.status, spec, self._tally(), workers=workers, planned=coming)
+        return summarize(world.experiment.status, self.verdict.spec, self._tally(), workers=workers, planned=coming)
+
+    def _summarize(self) -> StatusPatch | None:
+        world, summary, suspend = self.world, self.summary, self.verdict.spec.suspend
         total, planned = len(self.verdict.leaves), self.planned
         expanded = Verdict("Expanded", "True", "AllRunsMade", f"{total} runs were made.")
         if planned:
@@ -340,17 +336,24 @@ class _Pass:
         verdicts = [
             Verdict("Accepted", "True", "Valid", f"The configs make {total} runs."),
             expanded,
-            self._workers_verdict(ready),
-            *summary.verdicts,
+            self._workers_verdict(sorted(self.workers)),
+            *announced(summary.verdicts, self.expires),
+            *suspension(
+                world.experiment.status.conditions,
+                suspend=suspend,
+                leaving=still_there(world.experiment, world.slots),
+            ),
         ]
         update = {"next_index": self.next_index, "policies": self.policies.records, "usage": self.policies.usage}
         return _experiment_patch(world, summary.status.model_copy(update=update), verdicts, self.policies.events)
 
     def _workers_verdict(self, ready: list[str]) -> Verdict:
+        if self.verdict.spec.suspend:
+            return Verdict("WorkersReady", "False", SUSPENDED, "A suspended experiment has no workers.")
         if not self.slots.names:
             return Verdict("WorkersReady", "False", "NotNeeded", "No run needs a worker now.")
         names, world = self.slots.names, self.world
-        return workers_ready(len(names), ready, world.slots, names, world.refusals)
+        return workers_ready(len(names), ready, world.slots, names, world.refusals, world.now)
 
     def _look_again(self) -> float | None:
         """Return when something changes by time alone: a Lease runs out, a wait ends, idle workers leave."""
@@ -369,6 +372,8 @@ class _Pass:
         progressing = find(self.world.experiment.status.conditions, "Progressing")
         if progressing is not None and progressing.status == "False" and self.slots.names:
             moments.append(progressing.last_transition_time.timestamp() + self.rules.idle_seconds)
+        if self.expires is not None and self.expires > now:
+            moments.append(self.expires)
         if self.planned or len(self.workers) < len(self.slots.names):
             moments.append(now + UNREADY_LOOK_SECONDS)
         return max(now, min(moments)) + 0.1 if moments else None

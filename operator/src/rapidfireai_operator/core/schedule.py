@@ -1,10 +1,10 @@
 """What runs next, and where: the one place that decides it.
 
 Fair first: the run whose turn it is, which is the one with the fewest finished chunks. Then the run that is still warm
-on a worker. Then the longest remaining. No run begins a chunk while another run of its age is more than one chunk
-behind. A run that is further behind joined late (a clone) or had to wait (it was stopped, or failed): it is of another
-age, and gets a head start, so that it neither catches up at the others' cost nor waits for them. Nobody waits for such
-a run while it builds an index.
+on a worker. Then the longest remaining. A higher priority comes before all of that, but not before this: no run begins
+a chunk while another run of its age is more than one chunk behind. A run that is further behind joined late (a clone)
+or had to wait (it was stopped, or failed): it is of another age, and gets a head start, so that it neither catches up
+at the others' cost nor waits for them. Nobody waits for such a run while it builds an index.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ class Candidate:
         builds: Whether that assignment is to build its index.
         residence: The process where its session is warm.
         alone: Whether it needs a worker for itself.
+        priority: The highest goes first among those that may begin.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Candidate:
     builds: bool = False
     residence: str | None = None
     alone: bool = False
+    priority: int = 0
 
     @property
     def prepared(self) -> bool:
@@ -186,10 +188,10 @@ class _Board:
 
 
 def _match(free: dict[str, Worker], candidates: list[Candidate]) -> Iterator[tuple[Candidate, Worker]]:
-    """Pair candidates and free workers, turn by turn; `free` is used up."""
-    tiers: dict[int, list[Candidate]] = {}
+    """Pair candidates and free workers, by priority and turn by turn; `free` is used up."""
+    tiers: dict[tuple[int, int], list[Candidate]] = {}
     for run in candidates:
-        tiers.setdefault(run.turn, []).append(run)
+        tiers.setdefault((-run.priority, run.turn), []).append(run)
     for turn in sorted(tiers):
         warm: list[Candidate] = []
         moved: list[Candidate] = []

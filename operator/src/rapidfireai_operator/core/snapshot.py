@@ -14,6 +14,8 @@ if TYPE_CHECKING:  # it is worked out from what is here
 
 TEMPLATE_ANNOTATION = "rapidfire.ai/template"
 """On a worker Job: the digest of the manifest that it was made from."""
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+"""On a worker Job: the LocalQueue from which Kueue admits it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,12 @@ class Termination:
 
 @dataclass(frozen=True, slots=True)
 class PodView:
-    """A worker pod, as far as it tells whether its process lives and why not."""
+    """A worker pod, as far as it tells whether its process lives and why not.
+
+    Attributes:
+        image: What its container is made from.
+        asks: The resources that its container asks for, by name, as Kubernetes writes quantities.
+    """
 
     name: str
     uid: str
@@ -60,6 +67,8 @@ class PodView:
     restarts: int = 0
     terminated: Termination | None = None
     last_terminated: Termination | None = None
+    image: str = ""
+    asks: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, body: Mapping[str, Any]) -> PodView:
@@ -68,6 +77,9 @@ class PodView:
         conditions = {each.get("type"): each for each in status.get("conditions") or ()}
         scheduled = conditions.get("PodScheduled") or {}
         container: Mapping[str, Any] = next(iter(status.get("containerStatuses") or ()), {})
+        worker: Mapping[str, Any] = next(iter((body.get("spec") or {}).get("containers") or ()), {})
+        resources = worker.get("resources") or {}
+        asks = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
         state = container.get("state") or {}
         waiting = state.get("waiting") or {}
         return cls(
@@ -84,12 +96,20 @@ class PodView:
             restarts=int(container.get("restartCount") or 0),
             terminated=Termination.read(state.get("terminated")),
             last_terminated=Termination.read((container.get("lastState") or {}).get("terminated")),
+            image=worker.get("image") or "",
+            asks={str(name): str(amount) for name, amount in asks.items()},
         )
 
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """The Job of a worker slot."""
+    """The Job of a worker slot.
+
+    Attributes:
+        created_at: When it was made, in seconds since the epoch; 0 if that is not known.
+        suspended: Whether it may have no pods now: Kueue has not admitted it, or took its place away.
+        queue: The LocalQueue of Kueue that it waits in; empty if Kueue has nothing to do with it.
+    """
 
     name: str
     uid: str
@@ -98,6 +118,9 @@ class JobView:
     leaving_since: float | None = None
     ended: str = ""
     message: str = ""
+    suspended: bool = False
+    queue: str = ""
+    created_at: float = 0.0
 
     @property
     def leaving(self) -> bool:
@@ -109,7 +132,7 @@ class JobView:
         """Read a Job of the API server."""
         metadata = body["metadata"]
         conditions = (body.get("status") or {}).get("conditions") or ()
-        deleted = metadata.get("deletionTimestamp")
+        deleted, made = metadata.get("deletionTimestamp"), metadata.get("creationTimestamp")
         ended: Mapping[str, Any] = next(
             (c for c in conditions if c["type"] in {"Failed", "Complete"} and c["status"] == "True"), {}
         )
@@ -121,6 +144,9 @@ class JobView:
             leaving_since=datetime.fromisoformat(deleted).timestamp() if deleted else None,
             ended=ended.get("type", ""),
             message=ended.get("message", ""),
+            suspended=bool((body.get("spec") or {}).get("suspend")),
+            queue=(metadata.get("labels") or {}).get(QUEUE_LABEL, ""),
+            created_at=datetime.fromisoformat(made).timestamp() if made else 0.0,
         )
 
 

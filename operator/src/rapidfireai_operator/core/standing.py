@@ -26,7 +26,7 @@ class Standing:
         candidate: What the planner has to know of it; right only at rest.
         tally: What it adds to its experiment; right only at rest.
         racer: What policies see of it; right only at rest.
-        waits: Why it waits for its index, as its status says it.
+        waits: Why it waits for its index or its experiment, as its status says it.
         index: The index that it searches, if any.
         index_built: Whether it is known to be built.
     """

@@ -14,8 +14,9 @@ from rapidfireai.api.run import ENDED, RunState
 from rapidfireai_operator.core.conditions import Verdict
 from rapidfireai_operator.core.lifecycle import chunks_done, committed_step
 from rapidfireai_operator.core.objective import shown
+from rapidfireai_operator.core.suspension import SUSPENDED
 
-ExperimentState = Literal["Pending", "Running", "Stopped", "Succeeded", "Failed"]
+ExperimentState = Literal["Pending", "Running", "Suspended", "Stopped", "Succeeded", "Failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,7 @@ def summarize(
     """
     counts = count(runs, planned)
     done, total = sum(run.done for run in runs), _total_chunks(runs, planned)
-    state = _state(counts)
+    state = _state(counts, suspend=spec.suspend)
     status = before.model_copy(
         update={
             "state": state,
@@ -115,7 +116,7 @@ def summarize(
             "chunks": ChunkCounts(done=done, total=total, summary=f"{done}/{total}" if total else ""),
             "workers": workers,
             "best": best(runs, spec.objective.direction),
-            "eta": eta(runs, workers.ready),
+            "eta": None if spec.suspend else eta(runs, workers.ready),
         }
     )
     return Summary(status, _verdicts(state, counts))
@@ -193,7 +194,9 @@ def _total_chunks(runs: Sequence[Tally], planned: int) -> int:
     return sum(known) + (round(statistics.median(known)) * open_runs if known else 0)
 
 
-def _state(counts: RunCounts) -> ExperimentState:
+def _state(counts: RunCounts, *, suspend: bool) -> ExperimentState:
+    if counts.active and suspend:
+        return "Suspended"
     if counts.active:
         return "Pending" if counts.pending == counts.total else "Running"
     if counts.stopped or not counts.total:
@@ -213,8 +216,12 @@ def _verdicts(state: ExperimentState, counts: RunCounts) -> tuple[Verdict, ...]:
             return _finished("RunsFailed", f"{ended} `kubectl describe rfrun` says why.", succeeded=False)
         case "Succeeded":
             return _finished("AllSucceeded", ended, succeeded=True)
+    going = Verdict("Progressing", "True", "RunsActive", f"{counts.active} of {counts.total} runs can go on.")
+    if state == "Suspended":
+        message = f"{counts.active} of {counts.total} runs go on when spec.suspend is set to false."
+        going = Verdict("Progressing", "False", SUSPENDED, message)
     return (
-        Verdict("Progressing", "True", "RunsActive", f"{counts.active} of {counts.total} runs can go on."),
+        going,
         Verdict("Finished", "False", "NotFinished"),
         Verdict("Succeeded", "Unknown", "NotFinished"),
     )

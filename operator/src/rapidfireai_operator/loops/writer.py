@@ -18,7 +18,7 @@ from rapidfireai_operator.core.accounts import Account, of_icop, of_run
 from rapidfireai_operator.core.conditions import Event
 from rapidfireai_operator.core.outcome import Change, Outcome, StatusPatch
 from rapidfireai_operator.core.picture import Kind, Picture
-from rapidfireai_operator.core.snapshot import World, owner_uid
+from rapidfireai_operator.core.snapshot import Subject, World, owner_uid
 
 AT_ONCE = 16
 """Requests under way at a time, where their order does not matter."""
@@ -83,7 +83,24 @@ class Writer:
         if outcome.experiment is not None:
             written = await self.patch_status("experiments", namespace, outcome.experiment)
             again |= not written or not outcome.experiment.status.keys().isdisjoint({"conditions", "nextIndex"})
+        if outcome.expire:
+            await self._expire(world.experiment)
         return again
+
+    async def _expire(self, subject: Subject) -> None:
+        """Delete an experiment that is finished for long enough, unless it changed since."""
+        log = _log.bind(namespace=subject.namespace, experiment=subject.name)
+        try:
+            await self._api.delete(
+                "experiments", subject.namespace, subject.name, subject.uid, subject.resource_version
+            )
+        except ApiError as error:
+            if not error.refused:
+                raise
+            log.warning("the API server refuses to remove a finished experiment", error=error.message)
+            return
+        log.info("removed, finished for as long as spec.ttlSecondsAfterFinished says")
+        await self._refresh("experiments", subject.namespace, subject.name)
 
     async def _apply_icops(self, world: World, outcome: Outcome, memory: Memory) -> bool:
         """Write what IC Ops do and then their records; return whether all that they do was still good."""
@@ -154,7 +171,7 @@ class Writer:
         written = await self._patch(kind, namespace, patch.name, body, status=True)
         if written:
             for event in patch.events:
-                self._post(namespace, event)
+                self.post(namespace, event)
         return written
 
     async def _patch(self, kind: Kind, namespace: str, name: str, body: Mapping[str, Any], *, status: bool) -> bool:
@@ -219,7 +236,7 @@ class Writer:
             memory.made.add(int(index))
         return True
 
-    def _post(self, namespace: str, event: Event) -> None:
+    def post(self, namespace: str, event: Event) -> None:
         """Post an event in the background; nobody waits for it, and one that is lost is only missed."""
         task = asyncio.create_task(self._post_now(namespace, event), name=f"event {event.reason} of {event.name}")
         self._posts.add(task)

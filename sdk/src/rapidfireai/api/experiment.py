@@ -293,6 +293,15 @@ class Workers(Resource):
 
     replicas: Annotated[int, Field(ge=0, le=MAX_WORKERS, description="How many workers; one GPU each is usual.")] = 1
     template: Annotated[WorkerTemplate, Field(description="What each worker pod looks like.")] = WorkerTemplate()
+    queue_name: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            max_length=63,
+            pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
+            description="The LocalQueue of Kueue that admits each worker's Job; the chart's by default.",
+        ),
+    ] = None
 
 
 class Storage(Resource):
@@ -364,6 +373,22 @@ class ExperimentSpec(Resource):
         Field(description="What the runs do: `fit` fine-tunes, `evals` answers the rows of data.eval and scores them."),
     ] = "fit"
     seed: Annotated[int, Field(ge=0, le=2**32 - 1, description="The seed of every run that names none.")] = 42
+    suspend: Annotated[
+        bool,
+        Field(
+            description="True lets every worker commit at its next step and leave, and gives out nothing new; false "
+            "goes on from there, bit for bit. Nothing is lost, and runs can be steered meanwhile."
+        ),
+    ] = False
+    ttl_seconds_after_finished: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            le=2**31 - 1,
+            description="So many seconds after condition Finished became True the experiment is deleted with its runs; "
+            "its files go as those of any deleted experiment. Stopped runs do not keep it. Kept if left out.",
+        ),
+    ] = None
     configs: Annotated[
         list[ConfigGroup],
         Field(min_length=1, max_length=64, description="The templates that expand into runs."),
@@ -450,7 +475,7 @@ class ExperimentStatus(Status):
     """What is; written by the operator alone."""
 
     state: Annotated[
-        Literal["Pending", "Refused", "Running", "Stopped", "Succeeded", "Failed"] | None,
+        Literal["Pending", "Refused", "Running", "Suspended", "Stopped", "Succeeded", "Failed"] | None,
         Field(description="The conditions in one word."),
     ] = None
     observed_generation: Annotated[int, Field(description="The generation of the spec that was last acted on.")] = 0

@@ -94,6 +94,15 @@ class RunSpec(Resource):
             "optimizer step. Nothing is lost either way."
         ),
     ] = "Boundary"
+    priority: Annotated[
+        int,
+        Field(
+            ge=-1000,
+            le=1000,
+            description="Who goes first among the runs whose turn it may be: the highest. It gets at most one chunk "
+            "further ahead by it, so that all curves stay comparable; stop the others to let it run alone.",
+        ),
+    ] = 0
     parent_ref: Annotated[ParentRef | None, Field(description="The run that this one was cloned from.")] = None
     requested_by: Annotated[
         str | None,

@@ -21,11 +21,12 @@ from rapidfireai.cli.start import start
 from rapidfireai.cli.status import status
 from rapidfireai.cli.steer import clone, delete, resume
 from rapidfireai.cli.stop import stop
+from rapidfireai.cli.suspend import suspend, unsuspend
 from rapidfireai.cli.version import version
 
 PANELS: Mapping[str, tuple[Callable[..., None], ...]] = {
     "Experiments and runs": (get, describe, diff, logs, plot, export, render, upload, dashboard),
-    "Steering runs": (resume, clone, delete),
+    "Steering runs": (resume, clone, delete, suspend, unsuspend),
     "The cluster of this machine": (start, stop, status, doctor, env),
     "Programs": (kubectl, helm, version),
 }

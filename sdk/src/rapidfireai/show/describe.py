@@ -301,6 +301,8 @@ def _next_of_experiment(experiment: Experiment, runs: Sequence[Run], around: Sur
         return
     if failed:
         yield f"why a run failed: {around.command(f'describe {failed[0]}')}"
+    if state == "Suspended":
+        yield f"go on with it: {around.command(f'unsuspend {name}')}"
     if state in {None, "Pending", "Running"}:
         if experiment.spec.workers.replicas == 0:
             yield f"it waits for workers: {around.kubectl} scale rfexp {name} --replicas=1"
