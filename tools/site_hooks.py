@@ -29,6 +29,8 @@ def on_files(files: Files, config: Any) -> Files:
             if each.is_file() and each.suffix in SUFFIXES and "__pycache__" not in each.parts:
                 name = each.relative_to(ROOT).as_posix()
                 files.append(File.generated(config, name, abs_src_path=str(each)))
+    there = {each.src_uri for each in files}
+    config["nav"] = [kept for each in config["nav"] if (kept := _present(each, there))]
     known = set(_named(config["nav"]))
     decisions = [uri for uri in _pages(files) if re.match(r"decisions/\d", uri)]
     lost = [uri for uri in _pages(files) if uri not in known and uri not in decisions]
@@ -64,6 +66,15 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
 
 def _pages(files: Files) -> list[str]:
     return sorted(each.src_uri for each in files if each.is_documentation_page())
+
+
+def _present(nav: Any, there: set[str]) -> Any:
+    """Return the navigation without pages that are not there: those of a part that is not built yet."""
+    if isinstance(nav, str):
+        return nav if nav in there else None
+    if isinstance(nav, dict):
+        return {title: kept for title, inner in nav.items() if (kept := _present(inner, there))}
+    return [kept for each in nav if (kept := _present(each, there))]
 
 
 def _named(nav: Any) -> list[str]:
