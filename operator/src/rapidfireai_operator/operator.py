@@ -127,13 +127,16 @@ class Operator:
             await asyncio.sleep(1.0)
 
     async def _has_resources(self, api: Api) -> bool:
-        try:
-            for kind in ("experiments", "runs", "icops"):
-                await api.list(kind, self.settings.namespaces[0])
-        except ApiError as error:
-            _log.warning("the custom resources cannot be listed yet", error=str(error))
-            return False
-        return True
+        """Return whether they are served; any workspace tells, as one that lacks a right tells nothing."""
+        for namespace in self.settings.namespaces:
+            try:
+                for kind in ("experiments", "runs", "icops"):
+                    await api.list(kind, namespace)
+            except ApiError as error:
+                _log.warning("the custom resources cannot be listed yet", namespace=namespace, error=str(error))
+            else:
+                return True
+        return False
 
 
 def _end_with(task: asyncio.Task[None]) -> None:

@@ -50,6 +50,29 @@ class Refused:
     message: str
 
 
+def unshared(modes: Mapping[str, Collection[str]], replicas: int) -> Refused | None:
+    """Refuse claims that one pod alone may have: the workers share them, with each other and the volume service.
+
+    Args:
+        modes: The access modes of the claims that are there, by name.
+        replicas: How many workers the experiment asks for.
+    """
+    alone = sorted(name for name, these in modes.items() if set(these) == {"ReadWriteOncePod"})
+    if not alone:
+        return None
+    return Refused(
+        "ClaimNotShared",
+        f"spec.storage: the PersistentVolumeClaim {alone[0]} is ReadWriteOncePod, which one pod alone can have, and "
+        f"{replicas} worker(s) and the volume service share it; name a claim that is ReadWriteMany (or ReadWriteOnce, "
+        "if all of them run on one node).",
+    )
+
+
+def on_one_node(modes: Mapping[str, Collection[str]]) -> list[str]:
+    """Return the claims that pods of one node alone can share."""
+    return sorted(name for name, these in modes.items() if these and set(these) <= {"ReadWriteOnce"})
+
+
 def judge(name: str, spec: object, *, allow_file_uris: bool) -> Accepted | Refused:
     """Judge the spec of an experiment.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from http import HTTPStatus
 
 import structlog
 
@@ -47,6 +48,7 @@ class Comparison:
         self._leading = leading
         self.listed = asyncio.Event()
         """Set once this operator leads and every kind was listed in every workspace since."""
+        self._closed: dict[str, str] = {}
 
     async def run(self) -> None:
         """Compare for ever; reconcilers begin once everything was listed by an operator that leads."""
@@ -54,11 +56,13 @@ class Comparison:
             leads = self._leading.is_set()
             pause = self._seconds if self.listed.is_set() or not leads else FIRST_PAUSE_SECONDS
             try:
-                await self.compare()
-                if leads and not self.listed.is_set():
-                    pause = self._seconds
-                    self.listed.set()
-                    self._experiments.open()
+                listed = await self.compare()
+                if leads:
+                    for namespace in listed:
+                        self._experiments.open(namespace)
+                    if len(listed) == len(self._namespaces):
+                        pause = self._seconds
+                        self.listed.set()
             except ApiError as error:
                 _log.warning("cannot list, trying again", error=str(error), seconds=pause)
             self._health.turned()
@@ -73,17 +77,32 @@ class Comparison:
             async with asyncio.timeout(seconds):
                 await self._leading.wait()
 
-    async def compare(self) -> None:
-        """List every kind in every workspace and correct the picture.
+    async def compare(self) -> list[str]:
+        """List every kind in every workspace and correct the picture; return the workspaces where that is allowed.
+
+        A workspace that lacks a right is left alone, and the others go on.
 
         Raises:
-            ApiError: If the API server refuses or does not answer.
+            ApiError: If the API server does not answer.
         """
+        listed = []
         for namespace in self._namespaces:
-            for kind in KINDS:
-                listing = await self._api.list(kind, namespace)
-                changed = self._picture.replace(
-                    kind, namespace, listing.items, listing.version, self._clock.monotonic()
-                )
-                for key in changed:
-                    self._experiments.wake(key)
+            try:
+                await self._compare(namespace)
+            except ApiError as error:
+                if error.code != HTTPStatus.FORBIDDEN:
+                    raise
+                if self._closed.get(namespace) != error.message:
+                    self._closed[namespace] = error.message
+                    _log.error("a workspace lacks a right and is left alone", namespace=namespace, error=error.message)
+                continue
+            self._closed.pop(namespace, None)
+            listed.append(namespace)
+        return listed
+
+    async def _compare(self, namespace: str) -> None:
+        for kind in KINDS:
+            listing = await self._api.list(kind, namespace)
+            changed = self._picture.replace(kind, namespace, listing.items, listing.version, self._clock.monotonic())
+            for key in changed:
+                self._experiments.wake(key)

@@ -14,8 +14,9 @@ from rapidfireai_operator.adapters.clock import Clock
 from rapidfireai_operator.adapters.kubernetes import Api, ApiError
 from rapidfireai_operator.adapters.metrics import Metrics
 from rapidfireai_operator.core import icops
-from rapidfireai_operator.core.acceptance import Accepted, Refused, judge
+from rapidfireai_operator.core.acceptance import Accepted, Refused, judge, on_one_node, unshared
 from rapidfireai_operator.core.accounts import Progress, decisions
+from rapidfireai_operator.core.conditions import Event
 from rapidfireai_operator.core.outcome import Rules, StatusPatch
 from rapidfireai_operator.core.picture import Key, Picture
 from rapidfireai_operator.core.reconcile import reconcile
@@ -63,11 +64,13 @@ class Experiments:
         self._clock, self._metrics, self._health = clock, metrics, health
         self._writer = Writer(api, picture, clock)
         self._followers: dict[Key, _Follower] = {}
-        self._open = False
+        self._open: set[str] = set()
 
-    def open(self) -> None:
-        """Let the reconcilers begin: every kind has been listed."""
-        self._open = True
+    def open(self, namespace: str) -> None:
+        """Let the reconcilers of a workspace begin: every kind has been listed there."""
+        if namespace in self._open:
+            return
+        self._open.add(namespace)
         for key in self._picture.known():
             self.wake(key)
 
@@ -80,7 +83,7 @@ class Experiments:
 
     def wake(self, key: Key) -> None:
         """Let an experiment be looked at."""
-        if not self._open:
+        if key.namespace not in self._open:
             return
         follower = self._followers.get(key)
         if follower is None:
@@ -155,8 +158,32 @@ class Experiments:
             return known[2]
         spec, files = subject.body.get("spec"), self._rules.allow_file_uris
         verdict = await asyncio.to_thread(judge, subject.name, spec, allow_file_uris=files)
+        if isinstance(verdict, Accepted):
+            verdict = await self._judge_claims(subject, verdict)
         follower.verdict = (subject.uid, subject.generation, verdict)
         return verdict
+
+    async def _judge_claims(self, subject: Subject, verdict: Accepted) -> Accepted | Refused:
+        """Refuse claims that workers cannot share, before there is a worker; tell of those that keep them together."""
+        spec, modes = verdict.spec, {}
+        for name in sorted(verdict.claims | {spec.storage.claim_name or self._rules.defaults.claim}):
+            try:
+                claim = await self._api.get("persistentvolumeclaims", subject.namespace, name)
+            except ApiError as error:
+                if not error.refused:
+                    raise
+                continue  # it may be made later; until then the pods say that it is missing
+            modes[name] = claim["spec"].get("accessModes") or []
+        refused = unshared(modes, spec.workers.replicas)
+        if refused is None and spec.workers.replicas > 1 and (together := on_one_node(modes)):
+            message = (
+                f"The PersistentVolumeClaim {together[0]} is ReadWriteOnce: all {spec.workers.replicas} workers have "
+                "to run on the node that has it, others wait for ever. Use ReadWriteMany for workers on several nodes."
+            )
+            self._writer.post(
+                subject.namespace, Event("Experiment", subject.name, subject.uid, "ClaimOnOneNode", message, False)
+            )
+        return refused or verdict
 
     async def _find_claims(self, key: Key, verdict: Accepted | Refused, follower: _Follower) -> Mapping[str, str]:
         """Return where workers mount the claims of an experiment; asked for until all of them are there."""
