@@ -58,7 +58,7 @@ def newest(cluster: Cluster, trainer: str) -> str:
     return str(max(named, key=lambda each: each["creationTimestamp"])["name"])
 
 
-@trainers
+@pytest.mark.parametrize("trainer", ["dpo", "grpo"])  # test_quickstart.py runs the one of SFT
 def test_the_script_trains_and_compares(
     cluster: Cluster, environment: dict[str, str], tmp_path: Path, trainer: str
 ) -> None:
