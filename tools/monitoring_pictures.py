@@ -72,7 +72,7 @@ def draw(name: str, answers: Mapping[str, Answer], begun: float) -> None:
             continue
         across, down = place["w"] / 24, place["h"] / height
         box = (left + 0.004, top - down + 0.12 / height, across - 0.008, down - 0.24 / height)
-        figure.add_artist(plt.Rectangle(box[:2], box[2], box[3], facecolor=_PANEL, edgecolor="#2c3035", linewidth=0.8))
+        figure.add_artist(plt.Rectangle(box[:2], box[2], box[3], facecolor=_PANEL, edgecolor="#2c3035", zorder=-1))
         figure.text(box[0] + 0.006, top - 0.6 / height, panel["title"], color=_TEXT, fontsize=9, weight="bold")
         inner = (box[0] + 0.042, box[1] + 1.9 / height, box[2] - 0.052, box[3] - 3.0 / height)
         axes = figure.add_axes(inner, facecolor=_PANEL)
@@ -90,7 +90,9 @@ def _fill(axes: Axes, panel: Answer, lines: Sequence[tuple[str, list[float], lis
         _draw_lines(axes, panel, lines, begun, unit)
     else:
         axes.axis("off")
-        for index, (label, _, values) in enumerate(lines[:6]):
+        latest = max(times[-1] for _, times, _ in lines)  # what ended before is not what is
+        now = [line for line in lines if line[1][-1] == latest]
+        for index, (label, _, values) in enumerate(now[:6]):
             x, y = (index % 2) / 2, 0.8 - 0.36 * (index // 2)
             axes.text(
                 x, y, shown(values[-1], unit), color="#73bf69", fontsize=17, va="center", transform=axes.transAxes
