@@ -43,7 +43,8 @@ class Health:
     @property
     def oldest_pass(self) -> float:
         """How long the work that began first has been under way, in seconds."""
-        return self.clock.monotonic() - min(self._begun.values(), default=self.clock.monotonic())
+        now = self.clock.monotonic()
+        return now - min(self._begun.values(), default=now)
 
     @property
     def comparison_age(self) -> float:
