@@ -173,9 +173,16 @@ def test_values_that_are_set_exist() -> None:
     for where, words in commands():
         for place, word in enumerate(words):
             if words[0] == "helm" and words[place - 1] == "--set":
-                inner: Any = VALUES
-                for part in word.split("=")[0].split("."):
-                    inner = inner.get(part) if isinstance(inner, dict) else None
-                if inner is None:
+                if not is_value(word.split("=")[0].split(".")):
                     wrong.append(f"{where}: --set {word}")
     assert not wrong, "\n".join(wrong)
+
+
+def is_value(path: list[str]) -> bool:
+    """Whether the chart has a value there; its default may be null."""
+    inner: Any = VALUES
+    for part in path:
+        if not isinstance(inner, dict) or part not in inner:
+            return False
+        inner = inner[part]
+    return True
