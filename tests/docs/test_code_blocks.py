@@ -172,9 +172,9 @@ def test_values_that_are_set_exist() -> None:
     wrong = []
     for where, words in commands():
         for place, word in enumerate(words):
-            if words[0] == "helm" and words[place - 1] == "--set":
-                if not is_value(word.split("=")[0].split(".")):
-                    wrong.append(f"{where}: --set {word}")
+            is_set = words[0] == "helm" and words[place - 1] == "--set"
+            if is_set and not is_value(word.split("=")[0].split(".")):
+                wrong.append(f"{where}: --set {word}")
     assert not wrong, "\n".join(wrong)
 
 
