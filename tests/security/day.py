@@ -319,9 +319,6 @@ class Day:
         records = self.kubectl("get", "icops", "--output=name").split()
         self.kubectl("delete", records[0], "--wait=false")
         self.kubectl("delete", "rfexp", "day", "--wait=false")
-        expired = '{"spec":{"ttlSecondsAfterFinished":0}}'
-        self.kubectl("patch", "rfexp", "fails", "--type=merge", "--patch", expired)
-        self.wait("end of the experiment that expires", lambda: not self.get("experiments", "fails"))
         self.wait("end of the experiment", lambda: not self.get("experiments", "day"))
         ttl = '{"spec":{"ttlSecondsAfterFinished":0}}'
         self.kubectl("patch", "rfexp", "fails", "--type=merge", "--patch", ttl)
