@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic.alias_generators import to_camel
 
 from rapidfireai.api import ExperimentSpec
@@ -85,7 +84,8 @@ def judge(name: str, spec: object, *, allow_file_uris: bool) -> Accepted | Refus
         message = f"metadata.name has {len(name)} characters; write at most {LONGEST_NAME}: workers are named after it"
         return Refused("NameTooLong", message)
     try:
-        parsed = ExperimentSpec.model_validate(spec)
+        # A field that the API server has kept and this operator does not know is a newer version's, during an upgrade.
+        parsed = ExperimentSpec.model_validate(spec, extra="ignore")
     except ValidationError as error:
         return Refused("InvalidSpec", _explain(error))
     for check in (
@@ -276,34 +276,7 @@ def _explain(error: ValidationError) -> str:
 
 def _sentence(location: tuple[int | str, ...], kind: str, message: str, value: object) -> str:
     path = "spec" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
-    if kind == "extra_forbidden":
-        return f"{path}: unknown field{_hint(location)}; take it away or correct it"
     if kind == "missing":
         return f"{path}: is required; add it"
     shown = repr(value)
     return f"{path}: {message} (it is {shown if len(shown) <= 80 else shown[:77] + '...'})"
-
-
-def _hint(location: tuple[int | str, ...]) -> str:
-    """Return the nearest known field beside an unknown one."""
-    model: type[BaseModel] | None = ExperimentSpec
-    for part in location[:-1]:
-        if isinstance(part, str) and model is not None:
-            model = _field_model(model, part)
-    if model is None:
-        return ""
-    known = [field.alias or name for name, field in model.model_fields.items()]
-    near = difflib.get_close_matches(str(location[-1]), known, n=1)
-    return f" of {model.__name__}" + (f"; did you mean {near[0]}?" if near else f" (known: {', '.join(known)})")
-
-
-def _field_model(model: type[BaseModel], alias: str) -> type[BaseModel] | None:
-    """Return the model of a field's value, through lists and unions."""
-    field = next((f for name, f in model.model_fields.items() if alias in {f.alias, name}), None)
-    options = [field.annotation] if field is not None else []
-    while options:
-        option = options.pop()
-        if isinstance(option, type) and issubclass(option, BaseModel):
-            return option
-        options.extend(getattr(option, "__args__", ()))
-    return None

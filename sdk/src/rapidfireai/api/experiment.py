@@ -506,12 +506,12 @@ class Experiment(BaseModel):
 
     @classmethod
     def from_body(cls, body: dict[str, Any]) -> Experiment:
-        """Parse an object of the API server.
+        """Parse an object of the API server; fields of a newer version of the resource are passed over.
 
         Raises:
             pydantic.ValidationError: If the object is not an Experiment.
         """
-        return cls.model_validate({k: v for k, v in body.items() if k in {"metadata", "spec", "status"}})
+        return cls.model_validate(body, extra="ignore")
 
 
 __all__ = [

@@ -151,9 +151,9 @@ class ICOp(BaseModel):
 
     @classmethod
     def from_body(cls, body: dict[str, Any]) -> ICOp:
-        """Parse an object of the API server.
+        """Parse an object of the API server; fields of a newer version of the resource are passed over.
 
         Raises:
             pydantic.ValidationError: If the object is not an ICOp.
         """
-        return cls.model_validate({k: v for k, v in body.items() if k in {"metadata", "spec", "status"}})
+        return cls.model_validate(body, extra="ignore")

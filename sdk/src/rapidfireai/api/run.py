@@ -72,7 +72,7 @@ class RunSpec(Resource):
             ),
             cel(
                 "oldSelf.desiredState != 'Deleted' || self.desiredState == 'Deleted'",
-                "a deleted run stays deleted; clone it, warm if it shall go on from its last commit",
+                "a deleted run stays deleted; clone it to go on",
             ),
         )
     )
@@ -294,12 +294,12 @@ class Run(BaseModel):
 
     @classmethod
     def from_body(cls, body: dict[str, Any]) -> Run:
-        """Parse an object of the API server.
+        """Parse an object of the API server; fields of a newer version of the resource are passed over.
 
         Raises:
             pydantic.ValidationError: If the object is not a Run.
         """
-        return cls.model_validate({k: v for k, v in body.items() if k in {"metadata", "spec", "status"}})
+        return cls.model_validate(body, extra="ignore")
 
 
 def run_name(experiment: str, index: int) -> str:
