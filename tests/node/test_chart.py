@@ -14,7 +14,13 @@ from tests.node import supplies
 from tests.node.realnode import RealNode
 from tests.node.team import SYSTEM, TEAM, Team, Terminal, install, manifest, uninstall
 
-pytestmark = [pytest.mark.node, pytest.mark.ml, pytest.mark.xdist_group("node"), pytest.mark.timeout(1800)]
+pytestmark = [
+    pytest.mark.node,
+    pytest.mark.images,
+    pytest.mark.ml,
+    pytest.mark.xdist_group("node"),
+    pytest.mark.timeout(1800),
+]
 RESTRICTED = {"runAsNonRoot", "seccompProfile"}
 
 
