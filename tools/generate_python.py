@@ -7,7 +7,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin
 
 from generate_reference import NOTE
 
@@ -119,8 +119,10 @@ def _signature(thing: Any) -> str:
 
 
 def _plain(annotation: Any) -> Any:
-    """Return an annotation without what only a type checker needs."""
-    return inspect.Parameter.empty if annotation in {"Any", Any} else annotation
+    """Return an annotation without what only a type checker needs, or pydantic to check a value."""
+    if get_origin(annotation) is Annotated:
+        return _plain(get_args(annotation)[0])
+    return inspect.Parameter.empty if annotation in ("Any", Any) else annotation
 
 
 def _docstring(text: str | None) -> Iterator[str]:
