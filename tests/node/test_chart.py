@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tests.node import supplies
 from tests.node.realnode import RealNode
-from tests.node.team import SYSTEM, TEAM, Team, Terminal, install, manifest, uninstall
+from tests.node.team import SYSTEM, TEAM, Team, Terminal, install, manifest, uninstall, upgrade
 
 pytestmark = [
     pytest.mark.node,
@@ -79,6 +79,80 @@ def test_an_experiment_trains_and_is_looked_at_with_kubectl(team: Team) -> None:
         assert run["status"]["mlflowRunID"]
 
 
+def test_a_running_experiment_is_steered_scaled_killed_and_upgraded(team: Team) -> None:
+    brake = team.node.layout.volume("data") / "brake"
+    brake.touch()
+    try:
+        steer(team)
+        scale_and_kill(team)
+        change_the_chart(team)
+    finally:
+        brake.unlink()
+    status = finished(team, "steered")
+    assert (status["state"], status["runs"]["succeeded"]) == ("Succeeded", 3)
+    for run in team.of("rfrun", "steered"):
+        assert run["status"].get("failures", {}).get("crashes", 0) == 0, "what the cluster does costs nobody anything"
+
+
+def steer(team: Team) -> None:
+    """Stop one run, clone the other one, resume the first: with kubectl alone."""
+    team.apply(manifest("steered"))
+    team.wait("both have committed", lambda: team.step("steered-r1") and team.step("steered-r2"))
+    team.patch("rfrun", "steered-r2", {"desiredState": "Stopped"})
+    team.wait("the second rests", lambda: team.run("steered-r2")["state"] == "Stopped")
+    rested = team.step("steered-r2")
+    (pod,) = team.workers("steered")
+    assert "begun" in team.kubectl("logs", pod)
+    team.apply(manifest("clone"))
+    team.kubectl("wait", "--for=condition=Complete", "icop/warmer", "--timeout=120s")
+    (result,) = team.get("icop", "warmer")["status"]["results"]
+    assert (result["outcome"], result["created"]) == ("Applied", "steered-r3")
+    team.wait("the clone goes on", lambda: team.step("steered-r3"))
+    assert team.step("steered-r2") == rested
+    team.patch("rfrun", "steered-r2", {"desiredState": "Running"})
+    team.wait("the second goes on", lambda: team.step("steered-r2") > rested)
+
+
+def scale_and_kill(team: Team) -> None:
+    """Add a worker, kill the first one, and take one away again."""
+    team.kubectl("scale", "rfexp", "steered", "--replicas=2")
+    team.wait("two workers", lambda: ready(team) == 2)
+    victim = min(team.workers("steered"))
+    team.kubectl("delete", "pod", victim, "--grace-period=0", "--force")
+    team.wait("another pod", lambda: victim not in team.workers("steered") and ready(team) == 2)
+    team.kubectl("scale", "rfexp", "steered", "--replicas=1")
+    team.wait("one worker", lambda: len(team.workers("steered")) == 1 and ready(team) == 1)
+
+
+def ready(team: Team) -> int:
+    return int(team.get("rfexp", "steered")["status"]["workers"]["ready"])
+
+
+def change_the_chart(team: Team) -> None:
+    """Upgrade with other resources of the workers: the ones that run are replaced, and their runs go on."""
+    before = {run["metadata"]["name"]: team.step(run["metadata"]["name"]) for run in team.of("rfrun", "steered")}
+    upgrade(Terminal(team.node), "worker.resources.limits.memory=5Gi")
+
+    def is_replaced() -> bool:
+        limits = [
+            pod["spec"]["containers"][0]["resources"]["limits"]["memory"] for pod in team.workers("steered").values()
+        ]
+        return limits == ["5Gi"] and ready(team) == 1
+
+    team.wait("a worker with other resources", is_replaced)
+    after = {name: team.step(name) for name in before}
+    assert all(after[name] >= step for name, step in before.items()), (before, after)
+    team.wait("they go on", lambda: any(team.step(name) > step for name, step in after.items()))
+
+
+def test_pipelines_are_evaluated(team: Team) -> None:
+    team.apply(manifest("evals"))
+    status = finished(team, "found")
+    assert (status["state"], status["chunks"]["summary"]) == ("Succeeded", "4/4")
+    scores = {run["metadata"]["name"]: run["status"]["progress"]["metrics"]["MRR"] for run in team.of("rfrun", "found")}
+    assert all(0.5 < float(score) <= 1 for score in scores.values()), scores
+
+
 def broken(name: str, container: dict[str, Any]) -> dict[str, Any]:
     """The first experiment under another name, with a worker container that cannot start."""
     body = manifest("fit")
@@ -102,6 +176,12 @@ def broken(name: str, container: dict[str, Any]) -> dict[str, Any]:
             "Unschedulable",
             ["0/1 nodes have a free nvidia.com/gpu"],
         ),
+        (
+            "keyless",
+            {"env": [{"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "tokens", "key": "hf"}}}]},
+            "CreateContainerConfigError",
+            ["tokens"],
+        ),
     ],
 )
 def test_why_a_worker_does_not_start_is_said(
@@ -123,6 +203,22 @@ def test_why_a_worker_does_not_start_is_said(
     assert all(each in condition["message"] for each in words), condition
 
 
+def test_a_secret_key_that_is_added_later_is_enough(team: Team, cleared: Callable[[dict[str, Any]], str]) -> None:
+    """The Secret is there, the key is not; once it is, the experiment runs without anything else being done."""
+    team.kubectl("create", "secret", "generic", "late", "--from-literal=other=1")
+    reference = {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "late", "key": "hf"}}}
+    cleared(broken("late", {"env": [reference]}))
+    team.wait(
+        "the missing key is named",
+        lambda: (
+            "couldn't find key hf in Secret team-a/late" in team.condition("late", "WorkersReady").get("message", "")
+        ),
+        180,
+    )
+    team.kubectl("patch", "secret", "late", "--patch", json.dumps({"stringData": {"hf": "x"}}))
+    assert finished(team, "late")["state"] == "Succeeded"
+
+
 def test_uninstalling_leaves_what_belongs_to_the_users(team: Team) -> None:
     volume = team.node.layout.volume("data")
     commits = sorted(volume.glob("experiments/*/runs/*/checkpoints/*/manifest.json"))
@@ -134,3 +230,9 @@ def test_uninstalling_leaves_what_belongs_to_the_users(team: Team) -> None:
     assert claims == "Bound"
     assert team.get("rfexp", "sums")["status"]["state"] == "Succeeded"
     assert sorted(volume.glob("experiments/*/runs/*/checkpoints/*/manifest.json")) == commits
+    terminal = Terminal(team.node)
+    terminal.type(
+        f"helm install rapidfireai charts/rapidfireai --namespace {SYSTEM} "
+        "--values tests/node/manifests/values.yaml --wait --timeout 10m"
+    )
+    assert team.get("rfexp", "sums")["status"]["state"] == "Succeeded"
