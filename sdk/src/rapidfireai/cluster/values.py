@@ -52,7 +52,8 @@ def local_values(volume: Path, ports: Ports, gpus: int) -> dict[str, Any]:
         "containerSecurityContext": None,
         # There is no pod network, and one machine needs one operator.
         "networkPolicy": {"enabled": False},
-        "operator": {"resources": light, "replicas": 1},
+        # Nobody waits to take its place, and a busy machine may keep its renewals waiting.
+        "operator": {"resources": light, "replicas": 1, "leaderSeconds": 30},
         "worker": {
             "resources": {"requests": light["requests"], "limits": slot},
             "allowFileUris": True,
