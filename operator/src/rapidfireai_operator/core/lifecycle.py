@@ -296,7 +296,10 @@ def _verdicts(run: Run, status: RunStatus, state: RunState, now: float, waits: s
             Verdict("Succeeded", "True", "Succeeded", message),
         ]
     if state == "Deleted":
-        message = f"It was deleted{_by(run)}. Its checkpoints stay; clone it, warm to go on from its last commit."
+        stays = "Its checkpoints stay; clone it, warm to go on from its last commit."
+        if is_evaluation(run.spec.config):
+            stays = "Its answers stay; clone it to have it again."
+        message = f"It was deleted{_by(run)}. {stays}"
         return [
             Verdict("Progressing", "False", "Deleted", message),
             Verdict("Finished", "True", "Deleted", message),
