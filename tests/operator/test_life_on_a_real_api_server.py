@@ -483,7 +483,10 @@ async def test_pods_are_restricted_and_know_their_slot(
     assert {mount["mountPath"]: mount.get("readOnly", False) for mount in container["volumeMounts"]} == {
         "/data": False,
         "/claims/sets": True,
+        "/tmp": False,
+        "/dev/shm": False,
     }
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
 
 
 async def test_the_probes_answer(
