@@ -51,6 +51,11 @@ def install(terminal: Terminal) -> str:
     return said
 
 
+def upgrade(terminal: Terminal, setting: str) -> str:
+    """Upgrade the release with one more value, `path=value`; return what Helm says."""
+    return terminal.type(f"helm upgrade rapidfireai {_PLACE} {_VALUES} --set {setting} --wait --timeout 10m")
+
+
 def uninstall(terminal: Terminal) -> str:
     """Remove the release; return what Helm says."""
     return terminal.type(f"helm uninstall rapidfireai --namespace {SYSTEM} --wait --timeout 5m")

@@ -116,7 +116,7 @@ CLUSTER_WIDE = {"rapidfire-volume": {Right("authentication.k8s.io", "tokenreview
 LEASE = ("rapidfire-operator",)
 RELEASE: Mapping[str, tuple[Grant, ...]] = {
     "rapidfire-operator": (
-        Grant(COORDINATION, "leases", {"get": START, "update": START}, LEASE),
+        Grant(COORDINATION, "leases", {"get": START, "update": DAY}, LEASE),
         Grant(COORDINATION, "leases", {"create": START}),
     ),
 }
