@@ -9,7 +9,7 @@ JOBS ?= 2
 # What `make images` builds the worker for: cpu or cuda.
 WORKER ?= cpu
 
-.PHONY: help setup browser node builder images sbom audit prometheus demo test test-images fuzz bench check docs format generate lock clean
+.PHONY: help setup browser node builder images sbom audit prometheus demo test fuzz bench check docs format generate lock clean
 
 help: ## List the tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -60,11 +60,8 @@ demo: setup ## Fine-tune SmolLM2-135M with four configs on two workers, live (4 
 	@$(BIN)/python examples/sft_smollm2.py
 	@echo; echo 'The cluster is still up. Look around: eval "$$($(BIN)/rapidfireai env)"    End it: $(BIN)/rapidfireai stop'
 
-test: setup ## Run every test but those of the built images (TESTS=path for some of them)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m 'not images' $(TESTS)
-
-test-images: sbom ## Build the images that have changed, and test them, also on a real node (20 to 30 minutes)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 0 -m images tests/images tests/node
+test: setup ## Run every test; those of images only if `make images` has built them (TESTS=path for some of them)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(TESTS)
 
 fuzz: setup ## Try the property tests on examples that nobody has seen yet (TESTS=path for some of them)
 	@HYPOTHESIS_PROFILE=new OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m hypothesis $(TESTS)

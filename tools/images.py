@@ -3,6 +3,7 @@
     python tools/images.py build                      operator, mlflow and the CPU worker on a base made here
     python tools/images.py build --part worker --target cuda --base python:3.11-slim
     python tools/images.py base                       a base image with Python, of Debian packages alone
+    python tools/images.py check                      whether the archives are there and nothing has changed since
 
 An image is built again only if something that it follows from has changed.
 """
@@ -42,6 +43,7 @@ class Built:
         identifier: The image's ID.
         inputs: Digest of what it was built from.
         target: The Dockerfile's stage.
+        base: The name of the image below it.
         archive_bytes: The archive's size; layers in it are not compressed.
         seconds: How long building and writing took.
     """
@@ -50,18 +52,36 @@ class Built:
     identifier: str
     inputs: str
     target: str
+    base: str
     archive_bytes: int
     seconds: float
 
 
-def fresh(archive: Path, inputs: str) -> Built | None:
-    """Return what is known of an archive if it was built from these inputs and is whole."""
+def built(archive: Path) -> Built | None:
+    """Return what is known of an archive if it is whole."""
     try:
         known = Built(**json.loads(archive.with_suffix(".json").read_text()))
         whole = archive.stat().st_size == known.archive_bytes
     except (FileNotFoundError, json.JSONDecodeError, TypeError):
         return None
-    return known if whole and known.inputs == inputs else None
+    return known if whole else None
+
+
+def fresh(archive: Path, inputs: str) -> Built | None:
+    """Return what is known of an archive if it was built from these inputs and is whole."""
+    known = built(archive)
+    return known if known is not None and known.inputs == inputs else None
+
+
+def outdated(name: str, output: Path) -> str | None:
+    """Return what is wrong with a part's archive, None if it is what a build would write now."""
+    archive = output / f"{name}.tar"
+    known = built(archive)
+    if known is None:
+        return f"{archive} is not there: make images"
+    if known.inputs != digest(part(name, known.target), image_id(known.base) or known.base):
+        return f"{archive} is older than what it is built from: make images"
+    return None
 
 
 def make_base() -> str:
@@ -162,7 +182,7 @@ def build(image: Part, base: str, output: Path) -> Built:
         flush=True,
     )
     known = Built(
-        image.image, image_id(f"localhost/{image.image}") or "", inputs, image.target, size, round(seconds, 1)
+        image.image, image_id(f"localhost/{image.image}") or "", inputs, image.target, base, size, round(seconds, 1)
     )
     archive.with_suffix(".json").write_text(json.dumps(asdict(known), indent=2) + "\n")
     return known
@@ -172,6 +192,8 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("base", help="make the local base image")
+    checker = commands.add_parser("check", help="say which archives are missing or outdated")
+    checker.add_argument("--output", type=Path, default=OUTPUT, help="where the archives are (.cache/images)")
     builder = commands.add_parser("build", help="build images and write their archives")
     builder.add_argument("--part", action="append", choices=PARTS, help="all of them if not given; may be repeated")
     builder.add_argument("--target", choices=WORKER_TARGETS, default="cpu", help="what the worker is built for (cpu)")
@@ -188,6 +210,10 @@ def main(words: Sequence[str] | None = None) -> int:
             if arguments.command == "base":
                 make_base()
                 return 0
+            if arguments.command == "check":
+                problems = [said for name in PARTS if (said := outdated(name, arguments.output.resolve()))]
+                print("\n".join(problems))
+                return 1 if problems else 0
             base = arguments.base or make_base()
             output = arguments.output.resolve()
             output.mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,9 @@
-"""The images, built once a session, and only if something has changed."""
+"""The images that were built, and their containers."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 from tests.images import archive
 from tests.images.container import Container
+from tests.support.images import archives_or_skip
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
@@ -20,12 +20,11 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 @pytest.fixture(scope="session")
 def archives() -> Path:
-    """The directory of the archives; the tests are skipped where nothing builds them."""
-    missing = [name for name in ("buildah", "mmdebstrap", "runc") if shutil.which(name) is None]
+    """The directory of the archives; the tests are skipped where nothing starts them."""
+    missing = [name for name in ("buildah", "runc") if shutil.which(name) is None]
     if missing or os.getuid() != 0:
         pytest.skip(f"not root, or {', '.join(missing) or 'nothing'} is not installed: run `make builder`")
-    subprocess.run([sys.executable, str(ROOT / "tools" / "images.py"), "build"], check=True)
-    return ROOT / ".cache" / "images"
+    return archives_or_skip()
 
 
 @pytest.fixture(scope="session")

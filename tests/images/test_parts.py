@@ -71,7 +71,7 @@ def test_what_is_not_in_the_image_builds_nothing(tree: Path) -> None:
 def test_an_archive_counts_only_while_it_is_whole(tmp_path: Path) -> None:
     archive = tmp_path / "operator.tar"
     archive.write_bytes(b"1234")
-    known = images.Built("rapidfireai/operator:1", "id", "digest", "operator", 4, 1.0)
+    known = images.Built("rapidfireai/operator:1", "id", "digest", "operator", "base", 4, 1.0)
     archive.with_suffix(".json").write_text(json.dumps(asdict(known)))
 
     assert images.fresh(archive, "digest") == known

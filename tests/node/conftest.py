@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from tests.node.binaries import Binaries, find_binaries
 from tests.node.realnode import RealNode, obstacle
+from tests.support.images import archives_or_skip
 
 
 @pytest.fixture(scope="session")
@@ -16,6 +18,11 @@ def binaries() -> Binaries:
     if reason is not None:
         pytest.skip(reason)
     return find_binaries()
+
+
+@pytest.fixture(scope="session")
+def archives() -> Path:
+    return archives_or_skip()
 
 
 @pytest.fixture(scope="session")

@@ -5,18 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 from tests.node.layout import USER
-from tests.node.realnode import ROOT, RealNode
+from tests.node.realnode import RealNode
 
 PARTS = ("operator", "worker", "mlflow")
-IMAGES = ROOT / ".cache" / "images"
-IMAGES_ENV = "RAPIDFIRE_TEST_IMAGES"
-"""Names a directory of archives that are taken as they are; nothing is built then."""
 CAPITALS = {
     "France": "Paris",
     "Japan": "Tokyo",
@@ -31,16 +26,6 @@ CAPITALS = {
     "Austria": "Vienna",
     "Canada": "Ottawa",
 }
-
-
-def build_images() -> dict[str, Path]:
-    """Build the images that have changed, and return the archive of each part."""
-    named = os.environ.get(IMAGES_ENV)
-    if named:
-        return {part: Path(named) / f"{part}.tar" for part in PARTS}
-    command = [sys.executable, str(ROOT / "tools" / "images.py"), "build", "--target", "cpu", "--output", str(IMAGES)]
-    subprocess.run(command, cwd=ROOT, check=True)
-    return {part: IMAGES / f"{part}.tar" for part in PARTS}
 
 
 def fill(volume: Path) -> None:
@@ -68,8 +53,8 @@ def _write(path: Path, lines: Iterable[dict[str, str]]) -> None:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def furnish(node: RealNode) -> None:
-    """Give a node the images, and its volume models and rows."""
-    for archive in build_images().values():
-        node.load(archive)
+def furnish(node: RealNode, archives: Path) -> None:
+    """Give a node the images, from a directory of archives, and its volume models and rows."""
+    for part in PARTS:
+        node.load(archives / f"{part}.tar")
     fill(node.layout.volume("data"))

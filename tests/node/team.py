@@ -45,10 +45,15 @@ def install(terminal: Terminal) -> str:
     for namespace in (SYSTEM, TEAM):
         terminal.type(f"kubectl create namespace {namespace}")
         terminal.type(f"kubectl label namespace {namespace} pod-security.kubernetes.io/enforce=restricted")
-    said = terminal.type(f"helm install rapidfireai {_PLACE} {_VALUES} --wait --timeout 10m")
+    said = install_release(terminal)
     terminal.type(f"kubectl get pods --namespace {SYSTEM}")
     terminal.type(f"kubectl get pods,persistentvolumeclaims --namespace {TEAM}")
     return said
+
+
+def install_release(terminal: Terminal) -> str:
+    """Install the chart where the namespaces are; return what Helm says."""
+    return terminal.type(f"helm install rapidfireai {_PLACE} {_VALUES} --wait --timeout 10m")
 
 
 def upgrade(terminal: Terminal, setting: str) -> str:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.node import supplies
 from tests.node.realnode import RealNode
-from tests.node.team import SYSTEM, TEAM, Team, Terminal, install, manifest, uninstall, upgrade
+from tests.node.team import SYSTEM, TEAM, Team, Terminal, install, install_release, manifest, uninstall, upgrade
 
 pytestmark = [
     pytest.mark.node,
@@ -25,9 +26,9 @@ RESTRICTED = {"runAsNonRoot", "seccompProfile"}
 
 
 @pytest.fixture(scope="session")
-def team(node: RealNode) -> Iterator[Team]:
+def team(archives: Path, node: RealNode) -> Iterator[Team]:
     """A team on a node on which the chart is installed."""
-    supplies.furnish(node)
+    supplies.furnish(node, archives)
     install(Terminal(node))
     yield Team(node)
 
@@ -47,10 +48,13 @@ def cleared(team: Team) -> Iterator[Callable[[dict[str, Any]], str]]:
         team.kubectl("delete", "rfexp", name, "--timeout=180s")
 
 
-def finished(team: Team, experiment: str) -> dict[str, Any]:
-    """Wait for the end of an experiment and return its status."""
+def succeeded(team: Team, experiment: str) -> dict[str, Any]:
+    """Wait for the end of an experiment, all of whose runs must succeed, and return its status."""
     team.wait(f"{experiment} is finished", lambda: team.condition(experiment, "Finished").get("status") == "True", 600)
-    return dict(team.get("rfexp", experiment)["status"])
+    errors = [run["status"].get("progress", {}).get("error") for run in team.of("rfrun", experiment)]
+    status = dict(team.get("rfexp", experiment)["status"])
+    assert (status["state"], any(errors)) == ("Succeeded", False), errors
+    return status
 
 
 def test_restricted_namespaces_take_every_pod_of_the_chart(team: Team) -> None:
@@ -67,9 +71,9 @@ def test_an_experiment_trains_and_is_looked_at_with_kubectl(team: Team) -> None:
     team.apply(manifest("fit"))
     (pod,) = team.wait("a worker", lambda: team.workers("sums"))
     assert team.kubectl("exec", pod, "--", "id", "-u") == "10001\n"
-    status = finished(team, "sums")
-    assert (status["state"], status["chunks"]["summary"]) == ("Succeeded", "6/6")
-    assert status["best"]["metric"] == "eval_loss"
+    status = succeeded(team, "sums")
+    assert status["chunks"]["summary"] == "6/6"
+    assert status["best"]["metric"] == "boundary/eval_loss"
     runs = team.of("rfrun", "sums")
     assert [run["status"]["state"] for run in runs] == ["Succeeded", "Succeeded"]
     volume = team.node.layout.volume("data")
@@ -88,8 +92,8 @@ def test_a_running_experiment_is_steered_scaled_killed_and_upgraded(team: Team) 
         change_the_chart(team)
     finally:
         brake.unlink()
-    status = finished(team, "steered")
-    assert (status["state"], status["runs"]["succeeded"]) == ("Succeeded", 3)
+    status = succeeded(team, "steered")
+    assert status["runs"]["succeeded"] == 3
     for run in team.of("rfrun", "steered"):
         assert run["status"].get("failures", {}).get("crashes", 0) == 0, "what the cluster does costs nobody anything"
 
@@ -147,8 +151,8 @@ def change_the_chart(team: Team) -> None:
 
 def test_pipelines_are_evaluated(team: Team) -> None:
     team.apply(manifest("evals"))
-    status = finished(team, "found")
-    assert (status["state"], status["chunks"]["summary"]) == ("Succeeded", "4/4")
+    status = succeeded(team, "found")
+    assert status["chunks"]["summary"] == "4/4"
     scores = {run["metadata"]["name"]: run["status"]["progress"]["metrics"]["MRR"] for run in team.of("rfrun", "found")}
     assert all(0.5 < float(score) <= 1 for score in scores.values()), scores
 
@@ -216,7 +220,7 @@ def test_a_secret_key_that_is_added_later_is_enough(team: Team, cleared: Callabl
         180,
     )
     team.kubectl("patch", "secret", "late", "--patch", json.dumps({"stringData": {"hf": "x"}}))
-    assert finished(team, "late")["state"] == "Succeeded"
+    succeeded(team, "late")
 
 
 def test_uninstalling_leaves_what_belongs_to_the_users(team: Team) -> None:
@@ -230,9 +234,5 @@ def test_uninstalling_leaves_what_belongs_to_the_users(team: Team) -> None:
     assert claims == "Bound"
     assert team.get("rfexp", "sums")["status"]["state"] == "Succeeded"
     assert sorted(volume.glob("experiments/*/runs/*/checkpoints/*/manifest.json")) == commits
-    terminal = Terminal(team.node)
-    terminal.type(
-        f"helm install rapidfireai charts/rapidfireai --namespace {SYSTEM} "
-        "--values tests/node/manifests/values.yaml --wait --timeout 10m"
-    )
+    install_release(Terminal(team.node))
     assert team.get("rfexp", "sums")["status"]["state"] == "Succeeded"

@@ -13,6 +13,7 @@ from tests.node import supplies
 from tests.node.binaries import find_binaries
 from tests.node.realnode import ROOT, RealNode, obstacle
 from tests.node.team import SYSTEM, TEAM, Terminal, install, uninstall
+from tests.support.images import NoImages, find_archives
 
 TARGET = ROOT / "docs" / "transcripts" / "helm-install.txt"
 _IN_TEAM = f"--namespace {TEAM}"
@@ -47,11 +48,16 @@ def main() -> int:
     if reason is not None:
         print(reason, file=sys.stderr)
         return 1
+    try:
+        archives = find_archives()
+    except NoImages as problem:
+        print(problem, file=sys.stderr)
+        return 1
     with tempfile.TemporaryDirectory(prefix="rapidfireai-node-") as folder:
         node = RealNode(Path(folder) / "n", find_binaries())
         try:
             node.start()
-            supplies.furnish(node)
+            supplies.furnish(node, archives)
             text = record(node)
         finally:
             node.stop()
