@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, settings
 from schemathesis import Case
 from schemathesis.schemas import BaseSchema
-from tests.gateway.site import Site
+from tests.gateway.site import ADDRESS, Site
+
+from rapidfireai_gateway.backend import Services
+from rapidfireai_gateway.rest.app import create_app
+from rapidfireai_gateway.sessions import Sessions
+from rapidfireai_gateway.settings import Settings
 
 pytestmark = pytest.mark.integration
 EXAMPLES = 4
@@ -77,3 +82,11 @@ def test_every_route_describes_its_errors_and_what_it_does(site: Site) -> None:
             for status, answer in operation["responses"].items():
                 if status.startswith(("4", "5")) and method != "head":
                     assert answer["content"]["application/json"]["example"]["detail"], where
+
+
+@pytest.mark.parametrize("url", ["https://api.example.org", ""])
+def test_the_address_that_browsers_use_is_described(url: str) -> None:
+    settings = Settings(namespaces="default", KUBERNETES_SERVICE_HOST=ADDRESS, gateway_url=url)
+    nobody = cast("Any", None)
+    described = create_app(Services(settings, Sessions(1.0, 1.0), nobody, nobody, nobody)).openapi()
+    assert described.get("servers", []) == ([{"url": url}] if url else [])

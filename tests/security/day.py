@@ -5,9 +5,9 @@ Rights are judged by it: each is used in a step that `rights.py` names. Two keys
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ from tests.security import leaks
 from tests.security.manifests import DAY, FAILS, SHARDS
 from tests.support.audited import AuditedControlPlane, Use, uses
 from tests.support.chat_server import ChatServer
-from tests.support.waiting import wait_for
+from tests.support.waiting import again_and_again, wait_for
 
 from rapidfireai.cluster.local import LocalCluster
 
@@ -327,26 +327,18 @@ class Day:
     @contextmanager
     def somebody_labels(self) -> Iterator[None]:
         """Let somebody else change every run and experiment all the time, until the operator has met that twice."""
-        over = threading.Event()
+        numbers = itertools.count(1)
 
-        def label() -> None:
-            number = 0
-            while not over.wait(0.02):
-                number += 1
-                body = {"metadata": {"annotations": {"seen": str(number)}}}
-                for kind in ("experiments", "runs"):
-                    for each in self.admin.get(f"{API}/{kind}").json()["items"]:
-                        self.admin.patch(f"{API}/{kind}/{each['metadata']['name']}", json=body, headers=MERGE)
-                if number % 20 == 0 and self.met("experiments") and self.met("runs"):
-                    return
+        def label() -> bool:
+            number = next(numbers)
+            body = {"metadata": {"annotations": {"seen": str(number)}}}
+            for kind in ("experiments", "runs"):
+                for each in self.admin.get(f"{API}/{kind}").json()["items"]:
+                    self.admin.patch(f"{API}/{kind}/{each['metadata']['name']}", json=body, headers=MERGE)
+            return number % 20 == 0 and self.met("experiments") and self.met("runs")
 
-        thread = threading.Thread(target=label)
-        thread.start()
-        try:
+        with again_and_again(label, 0.02):
             yield
-        finally:
-            over.set()
-            thread.join()
 
     def met(self, kind: str) -> bool:
         """Whether the operator has read an object anew because it had changed under its hands."""

@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import subprocess
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from tests.support.waiting import wait_for
+from tests.support.waiting import again_and_again, wait_for
 
 from rapidfireai.cluster.ports import free_ports
 
@@ -74,7 +73,7 @@ def prometheus(folder: Path, pods: Callable[[], Sequence[Mapping[str, Any]]]) ->
     try:
         made = Prometheus(url)
         wait_for("Prometheus", lambda: _is_ready(url, process), seconds=120)
-        with discovery(targets, pods):
+        with again_and_again(lambda: discover(targets, pods()), 1.0):
             yield made
     finally:
         process.terminate()
@@ -113,24 +112,11 @@ def discovered(pod: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             yield {"targets": [f"{status.get('podIP', '')}:{port['containerPort']}"], "labels": labels}
 
 
-@contextmanager
-def discovery(targets: Path, pods: Callable[[], Sequence[Mapping[str, Any]]]) -> Iterator[None]:
-    """Keep a file up to date with the pods that there are."""
-    over = threading.Event()
-
-    def follow() -> None:
-        while not over.wait(1.0):
-            fresh = targets.with_suffix(".new")
-            fresh.write_text(json.dumps([target for pod in pods() for target in discovered(pod)]))
-            fresh.rename(targets)
-
-    thread = threading.Thread(target=follow)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+def discover(targets: Path, pods: Sequence[Mapping[str, Any]]) -> None:
+    """Bring a file of targets up to date with the pods that there are."""
+    fresh = targets.with_suffix(".new")
+    fresh.write_text(json.dumps([target for pod in pods for target in discovered(pod)]))
+    fresh.rename(targets)
 
 
 def panels(folder: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -214,6 +214,16 @@ class Backend:
 
     # What else there is to see.
 
+    async def _directory(self, namespace: str, run: Body) -> str:
+        """Return where on the volume the files of a run lie."""
+        adopted, metadata = run["spec"].get("adopted"), run["metadata"]
+        if adopted:
+            return f"experiments/{adopted['experimentUID']}/runs/{adopted['runUID']}"
+        owners = [each["uid"] for each in metadata.get("ownerReferences") or () if each["kind"] == "Experiment"]
+        if not owners:
+            owners = [(await self.experiment(namespace, run["spec"]["experimentRef"]))["metadata"]["uid"]]
+        return f"experiments/{owners[0]}/runs/{metadata['uid']}"
+
     async def metrics(self, namespace: str, run: str, after: str = "") -> tuple[bytes, str]:
         """Return log lines of a run as JSON lines, and the cursor behind them; go on until no line comes.
 
@@ -223,10 +233,7 @@ class Backend:
             after: The cursor that an earlier call returned; empty for the beginning.
         """
         body = await self.run(namespace, run)
-        owners = [each["uid"] for each in body["metadata"].get("ownerReferences") or () if each["kind"] == "Experiment"]
-        if not owners:
-            owners = [(await self.experiment(namespace, body["spec"]["experimentRef"]))["metadata"]["uid"]]
-        path = f"/v1/experiments/{owners[0]}/runs/{body['metadata']['uid']}/metrics"
+        path = f"/v1/{await self._directory(namespace, body)}/metrics"
         params = {"after": after} if after else {}
         try:
             async with self._services.volumes.ask(self._token, namespace, "GET", path, params=params) as answer:

@@ -177,7 +177,8 @@ def _chunks(experiment: Body) -> int:
 
 
 def _committed(status: Body) -> int:
-    return int(((status.get("progress") or {}).get("checkpoint") or {}).get("step") or 0)
+    last = (status.get("progress") or {}).get("checkpoint") or status.get("adopted") or {}
+    return int(last.get("step") or 0)
 
 
 def _chunks_done(status: Body) -> int:

@@ -34,7 +34,15 @@ _log = structlog.get_logger(__name__)
 
 def create_app(services: Services) -> FastAPI:
     """Return the REST API over services that are open already."""
-    app = FastAPI(title="RapidFire AI gateway", version="v1", description=_ABOUT, docs_url=None, redoc_url=None)
+    public = services.settings.gateway_url
+    app = FastAPI(
+        title="RapidFire AI gateway",
+        version="v1",
+        description=_ABOUT,
+        servers=[{"url": public}] if public else None,  # else clients ask where they have found the description
+        docs_url=None,
+        redoc_url=None,
+    )
     app.state.services = services
     for module in (account, experiments, runs, icops, live, uploads):
         app.include_router(module.router, prefix="/api/v1")
