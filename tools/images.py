@@ -127,7 +127,7 @@ def _pip_config() -> dict[str, str]:
 
 
 def _package_options(folder: Path) -> list[str]:
-    """Return the options that let pip and uv use this machine's configuration, without a trace in the image."""
+    """Return the options that let pip, uv and apt use this machine's configuration, without a trace in the image."""
     config = _pip_config()
     authority = Path(os.environ.get("SSL_CERT_FILE") or config.get("global.cert") or "/does/not/exist")
     cache = Path(subprocess.run([find_uv(), "cache", "dir"], capture_output=True, text=True, check=True).stdout.strip())
@@ -135,10 +135,15 @@ def _package_options(folder: Path) -> list[str]:
     options = ["--volume", f"{cache}:{CACHE}"]
     if authority.is_file():
         options += ["--secret", f"id=ca.crt,src={authority}"]
-    settings = folder / "packages.env"
-    settings.touch(0o600)
-    settings.write_text(packages_env(os.environ, config, ca=authority.is_file(), cache=True))
-    return [*options, "--secret", f"id=packages.env,src={settings}"]
+    settings = {
+        "packages.env": packages_env(os.environ, config, ca=authority.is_file(), cache=True),
+        "apt.conf": "".join(f"{line}\n" for line in _apt_settings()),
+    }
+    for name, text in settings.items():
+        (folder / name).touch(0o600)
+        (folder / name).write_text(text)
+        options += ["--secret", f"id={name},src={folder / name}"]
+    return options
 
 
 def _revision() -> str:

@@ -169,6 +169,18 @@ print((ones @ ones).sum().item(), torch.__version__.partition("+")[0], torch.cud
     assert containers["worker"].python(code).splitlines()[-1] == f"8.0 {pins('worker-cpu')['torch']} False"
 
 
+def test_what_is_compiled_finds_its_libraries(containers: dict[str, Container]) -> None:
+    """VLLM only warns if it does not, and fails when it is used."""
+    code = """
+import torch, vllm
+from bitsandbytes.cextension import lib
+from vllm.platforms import current_platform
+current_platform.import_kernels()
+print(hasattr(torch.ops._C, "init_cpu_memory_env"), type(lib).__name__)
+"""
+    assert containers["worker"].python(code).splitlines()[-1] == "True BNBNativeLibrary"
+
+
 def test_mlflow_reaches_databases_and_buckets(containers: dict[str, Container]) -> None:
     code = """
 import boto3, sqlalchemy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import platform
@@ -55,6 +56,7 @@ class Finding:
 def examine(cluster: LocalCluster) -> Iterator[Finding]:
     """Yield a finding for everything that matters, as each is found out."""
     yield from _versions()
+    yield _numa()
     yield _binary()
     yield from _gpus()
     yield from _machine(cluster.home)
@@ -71,6 +73,15 @@ def _versions() -> Iterator[Finding]:
             yield Finding(package, "ok", metadata.version(package))
         except metadata.PackageNotFoundError:
             yield Finding(package, "problem", "not installed", "pip install 'rapidfireai[local]'")
+
+
+def _numa() -> Finding:
+    library = "libnuma.so.1"
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return Finding("vllm", "note", f"{library} is missing: vLLM does not start on CPUs", "apt-get install libnuma1")
+    return Finding("vllm", "ok", f"finds {library}, which it needs on CPUs")
 
 
 def _binary() -> Finding:
