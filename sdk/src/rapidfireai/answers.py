@@ -60,12 +60,12 @@ def evaluations(volume: VolumeClient, experiment_uid: str, runs: Sequence[Run]) 
 
 def _counts(run: Run) -> bool:
     """Return whether a run is one whose answers count: it is whole, or somebody may still go on with it."""
-    committed = run.status.progress is not None and run.status.progress.checkpoint is not None
+    committed = run.status.committed is not None
     return committed and run.status.state not in _LEFT_OUT and run.spec.desired_state != "Deleted"
 
 
 def _evaluation(volume: VolumeClient, experiment_uid: str, run: Run) -> Evaluation | None:
-    shards = volume.shards(experiment_uid, run.metadata.uid)
+    shards = volume.shards(experiment_uid, run.volume_uid)
     if not shards:
         return None
     parts = (_columns(volume.shard_file(each, "rows.parquet")) for each in shards)

@@ -262,7 +262,7 @@ class Experiment(SteeredExperiment):
             return pd.DataFrame(columns=["run_id", "step"])
         found = self._connection.experiment(self._name)
         runs = [run for run in self._runs() if run.spec.desired_state != "Deleted"]
-        histories = self._histories.of(found.metadata.uid, [run.metadata.uid for run in runs])
+        histories = self._histories.of(found.volume_uid, [run.volume_uid for run in runs])
         if found.spec.mode == "evals":
             histories = [shard_lines(lines) for lines in histories]
         rows = metric_records(dict(zip([run.spec.index for run in runs], histories, strict=True)))
@@ -276,7 +276,7 @@ class Experiment(SteeredExperiment):
             VolumeError: If the volume service cannot be reached.
         """
         self._needs_mode("evals")
-        uid = self._connection.experiment(self._named()).metadata.uid
+        uid = self._connection.experiment(self._named()).volume_uid
         return answers.evaluations(self._volume, uid, self._runs())
 
     def export(self, run_id: int | str, directory: Path | str, merge: bool = False, *, best: bool = False) -> Path:

@@ -75,7 +75,7 @@ def run_record(run: Run, chunks_per_epoch: int, parent: Run | None = None) -> di
     status = run.status
     state = status.state or "Pending"
     done = chunks_done(run)
-    checkpoint = status.progress.checkpoint if status.progress else None
+    checkpoint = status.committed
     cloned_from = run.spec.parent_ref.index if run.spec.parent_ref else None
     warm = run.spec.parent_ref is not None and run.spec.parent_ref.warm_start
     return {

@@ -41,3 +41,15 @@ def replace_file(path: Path, content: bytes) -> None:
     with partial.open("xb") as file:
         file.write(content)
     partial.rename(path)
+
+
+def keep_file(path: Path, content: bytes) -> None:
+    """Replace a small file as `replace_file`, and make the new one durable."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.unlink(missing_ok=True)
+    with partial.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.rename(path)
+    sync_directory(path.parent)

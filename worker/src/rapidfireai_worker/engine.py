@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from rapidfireai.api.run import Checkpoint, Estimate, ParentRef, Prepared
+from rapidfireai_worker.layout import RunDirectory, Volume
 
 HOPELESS = frozenset(
     {
@@ -68,6 +69,9 @@ class RunJob:
     """All that a worker must know of a run to work on it.
 
     Attributes:
+        experiment_uid: The UID that the experiment's files lie under.
+        run_uid: The run's own UID.
+        volume_uid: The UID that its files lie under, if that is another one: it was adopted.
         config: The expanded leaf: trainer_type, model_name, training_args, peft_params and so on.
         seed: The experiment's seed; `training_args.seed` goes before it.
         mode: `fit` or `evals`; decides which engine it is for.
@@ -114,6 +118,11 @@ class RunJob:
     source: str | None = None
     source_name: str = "spec.code.source"
     create_model: str | None = None
+    volume_uid: str = ""
+
+    def directory(self, volume: Volume) -> RunDirectory:
+        """Return where its files lie."""
+        return volume.run(self.experiment_uid, self.volume_uid or self.run_uid)
 
     @property
     def code(self) -> str | None:

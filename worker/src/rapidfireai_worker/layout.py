@@ -34,8 +34,13 @@ class RunDirectory:
 
     @property
     def record(self) -> Path:
-        """`run.json`: spec and lineage, so that the volume alone can rebuild the resource."""
+        """`run.json`: what the worker knows of the run: its config, lineage and commits."""
         return self.root / "run.json"
+
+    @property
+    def resource(self) -> Path:
+        """`resource.json`: what the API server had of the run, as far as it is worth keeping."""
+        return self.root / "resource.json"
 
     @property
     def shards(self) -> Path:
@@ -71,6 +76,10 @@ class Volume:
     def experiments(self) -> Path:
         """What experiments left, a directory each, by UID."""
         return self.root / "experiments"
+
+    def experiment_record(self, experiment_uid: str) -> Path:
+        """Return `experiment.json`: what the API server had of an experiment, as far as it is worth keeping."""
+        return self.experiments / experiment_uid / "experiment.json"
 
     @property
     def prepared(self) -> Path:

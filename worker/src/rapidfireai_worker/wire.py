@@ -35,9 +35,10 @@ def job_of(run: Run, experiment: Experiment, grant: Grant, adapter: Checkpoint |
     return RunJob(
         namespace=run.metadata.namespace,
         experiment=experiment.metadata.name,
-        experiment_uid=experiment.metadata.uid,
+        experiment_uid=experiment.volume_uid,
         run=run.metadata.name,
         run_uid=run.metadata.uid,
+        volume_uid=run.volume_uid,
         attempt=grant.attempt,
         config=run.spec.config,
         seed=spec.seed,
@@ -90,7 +91,7 @@ def adapter_of(run: Run) -> str | None:
 
 def checkpoint_of(run: Run) -> Checkpoint | None:
     """Return the last committed state of `run`."""
-    return run.status.progress.checkpoint if run.status.progress else None
+    return run.status.committed
 
 
 def pinned_of(run: Run) -> frozenset[str]:

@@ -125,7 +125,7 @@ class Worker:
     def _begin(self, grant: Grant) -> None:
         run = self._runs[grant.uid]
         checkpoint = wire.checkpoint_of(run)
-        log = self._volume.run(self._experiment.metadata.uid, grant.uid).metrics
+        log = self._volume.run(self._experiment.volume_uid, run.volume_uid).metrics
         self._attempts[grant] = Attempt(grant, checkpoint.step if checkpoint else 0, log, self._metrics)
         self._attempts[grant].pinned = wire.pinned_of(run)
         self._slot = replace(self._slot, computing=grant)

@@ -14,6 +14,7 @@ from rapidfireai.api import ExperimentSpec
 from rapidfireai.api.experiment import DataSource
 from rapidfireai.expand import ConfigError, expand
 from rapidfireai.source import check_code
+from rapidfireai_operator.core.adoption import configs_of
 
 LONGEST_NAME = 51
 """Worker Jobs are called `<experiment>-w-<up to 255>`; in their pods' names Kubernetes cuts that at 57 characters."""
@@ -32,12 +33,12 @@ class Accepted:
 
     Attributes:
         spec: The parsed spec.
-        leaves: The configs of its runs, in the order of their indices.
+        leaves: The configs of its runs, in the order of their indices; None for an index that is used up.
         claims: PersistentVolumeClaims that its data and models lie on.
     """
 
     spec: ExperimentSpec
-    leaves: tuple[Mapping[str, Any], ...]
+    leaves: tuple[Mapping[str, Any] | None, ...]
     claims: frozenset[str]
 
 
@@ -100,10 +101,23 @@ def judge(name: str, spec: object, *, allow_file_uris: bool) -> Accepted | Refus
         leaves = expand(parsed.configs, parsed.max_runs, mode=parsed.mode)
     except ConfigError as error:
         return Refused("InvalidConfig", _named(error))
-    for check in (_check_code(parsed), _check_generation(parsed, leaves)):
+    configs = configs_of(parsed, leaves)
+    made = [each for each in configs if each is not None]
+    for check in (_check_code(parsed), _check_generation(parsed, made)):
         if check is not None:
             return check
-    return Accepted(parsed, tuple(leaves), frozenset(_claims(parsed, leaves)))
+    return Accepted(parsed, configs, frozenset(_claims(parsed, made)))
+
+
+def adopted_twice(adopted: str, other: str) -> Refused:
+    """Refuse to adopt what another experiment has: two would write into one directory.
+
+    Args:
+        adopted: The directory's UID.
+        other: The name of the experiment that has it.
+    """
+    message = f"spec.adopted.uid: experiment {other} has the directory {adopted} of the volume; delete this one"
+    return Refused("AlreadyAdopted", message)
 
 
 def clone_obstacle(

@@ -150,10 +150,9 @@ class Nursery:
         return None
 
     def _accept_warm(self, parent: Run, config: Mapping[str, Any], message: str) -> ICOpResult:
-        name, progress = parent.metadata.name, parent.status.progress
+        name, checkpoint = parent.metadata.name, parent.status.committed
         if is_evaluation(parent.spec.config):
             return _refused(name, "an evaluation has no weights to go on from; set clone.warmStart: false")
-        checkpoint = progress.checkpoint if progress is not None else None
         if checkpoint is None or checkpoint.step == 0:
             return _refused(name, "it has committed no weights yet; wait for its first chunk, or clone it cold")
         obstacle = warm_start_obstacle(parent.spec.config, config)

@@ -18,6 +18,7 @@ from rapidfireai.api.run import (
     RunState,
 )
 from rapidfireai.expand import is_evaluation
+from rapidfireai_operator.core.adoption import beginning
 from rapidfireai_operator.core.conditions import Event, Verdict, judged, shortened
 from rapidfireai_operator.core.fates import Fate
 from rapidfireai_operator.core.indexes import WAITING_FOR_INDEX, unbuilt_index
@@ -79,7 +80,7 @@ def settle(run: Run, holding: Holding, limits: Limits, now: float) -> Step:
         limits: What the experiment allows.
         now: Seconds since the epoch.
     """
-    status, assignment = run.status, run.status.assignment
+    status, assignment = beginning(run), run.status.assignment
     if assignment is None:
         return Step(status)
     if committed(status):
@@ -117,8 +118,7 @@ def computing(runs: Sequence[Run]) -> Run:
 
 def committed_step(status: RunStatus) -> int:
     """Return the optimizer step of the last durable state."""
-    progress = status.progress
-    return progress.checkpoint.step if progress is not None and progress.checkpoint is not None else 0
+    return status.committed.step if status.committed is not None else 0
 
 
 def chunks_done(status: RunStatus) -> int:
@@ -238,6 +238,8 @@ def _fold(run: Run, assignment: Assignment, limits: Limits, now: float) -> Step:
             error = RunError(reason="IndexNotBuilt", message="the worker built no index and says no why", blame="Run")
             return _fail(run, status, error, limits, now)
         update["prepared"] = progress.prepared
+        if committed_step(status) >= progress.prepared.total_steps:
+            update["state"] = "Succeeded"  # it was adopted, and nobody knew of how many steps it has
     else:
         update |= curve(status, progress, limits.metric)
         if status.prepared is not None and committed_step(status) >= status.prepared.total_steps:
@@ -306,7 +308,7 @@ def _verdicts(run: Run, status: RunStatus, state: RunState, now: float, waits: s
             Verdict("Succeeded", "False", "Deleted", message),
         ]
     if state == "Failed":
-        reason, message = _why_failed(status)
+        reason, message = _why_failed(run, status)
         return [
             Verdict("Progressing", "False", reason, message),
             Verdict("Finished", "True", reason, message),
@@ -319,7 +321,10 @@ def _verdicts(run: Run, status: RunStatus, state: RunState, now: float, waits: s
     ]
 
 
-def _why_failed(status: RunStatus) -> tuple[str, str]:
+def _why_failed(run: Run, status: RunStatus) -> tuple[str, str]:
+    before = run.spec.adopted
+    if before is not None and before.state == "Failed" and before.error is not None:
+        return before.error.reason, shortened(before.error.message)
     error = status.progress.error if status.progress is not None else None
     if error is not None and status.progress is not None and status.progress.attempt == status.attempt:
         return error.reason, shortened(error.message)
@@ -368,7 +373,7 @@ def _announce(run: Run, status: RunStatus, state: RunState) -> tuple[Event, ...]
         return ()
     match state:
         case "Failed":
-            reason, message = "Failed", "{}: {}".format(*_why_failed(status))
+            reason, message = "Failed", "{}: {}".format(*_why_failed(run, status))
         case "Succeeded":
             reason, message = "Succeeded", "All chunks are committed."
         case "Stopped":

@@ -210,6 +210,11 @@ class Picture:
             status=entry.parsed,
         )
 
+    def subjects(self, namespace: str) -> list[Subject]:
+        """Return all experiments of a namespace."""
+        found = (self.subject(key) for key in self.known() if key.namespace == namespace)
+        return [each for each in found if each is not None]
+
     def icops(self, key: Key) -> tuple[ICOp, ...]:
         """Return the IC Ops that name an experiment, whether it is there or not."""
         return self._parsed(key, "icops", ICOp)

@@ -13,6 +13,7 @@ from rapidfireai.api.experiment import WorkerCounts
 from rapidfireai.api.run import ENDED
 from rapidfireai_operator.core import jobs, policies
 from rapidfireai_operator.core.acceptance import Accepted, Refused, ranked_by
+from rapidfireai_operator.core.adoption import entry_of, wanted_of
 from rapidfireai_operator.core.clones import manifest, open_claims
 from rapidfireai_operator.core.conditions import Event, Verdict, find, judged, merge_patch, owned, stored
 from rapidfireai_operator.core.diagnose import workers_ready
@@ -105,7 +106,7 @@ class _Pass:
         self.world, self.verdict, self.claims, self.rules = world, verdict, claims, rules
         self.limits = Limits(verdict.spec.backoff_limit, verdict.spec.crash_limit, ranked_by(verdict.spec))
         self.next_index = self._next_index()
-        self.planned = max(0, len(verdict.leaves) + 1 - self.next_index)
+        self.planned = sum(leaf is not None for leaf in verdict.leaves[self.next_index - 1 :])
         self.unborn = [each for each in open_claims(world.icops) if each.index not in world.made]
         self.keeping = keep_icops(world)
         self.places = {each.tally.name: place for place, each in enumerate(world.standings)}
@@ -144,7 +145,8 @@ class _Pass:
         indices = range(self.next_index, min(self.next_index + CREATE_AT_ONCE, len(self.verdict.leaves) + 1))
         if any(run_name(self.world.experiment.name, index) in self.world.taken for index in indices):
             return ()  # an earlier experiment of this name is still being cleaned up
-        return tuple(self._run(index) for index in indices if index not in self.world.made)
+        wanted = (index for index in indices if index not in self.world.made and not self._is_used_up(index))
+        return tuple(self._run(index) for index in wanted)
 
     def _clone(self) -> tuple[Mapping[str, Any], ...]:
         """Return the clones to make now: those whose index is written down as used."""
@@ -167,7 +169,7 @@ class _Pass:
                 "experimentRef": subject.name,
                 "index": index,
                 "config": self.verdict.leaves[index - 1],
-                "desiredState": "Running",
+                **wanted_of(subject.name, entry_of(self.verdict.spec, index)),
             },
         }
 
@@ -177,11 +179,15 @@ class _Pass:
         Clones claim theirs before they are made.
         """
         index = self.world.experiment.status.next_index
-        while index in self.world.made:
+        while index in self.world.made or self._is_used_up(index):
             index += 1
         if index <= len(self.verdict.leaves):
             return index
         return max([index, *(claim.index + 1 for claim in open_claims(self.world.icops))])
+
+    def _is_used_up(self, index: int) -> bool:
+        """Return whether a run of an adopted experiment is not made again: it was removed before."""
+        return index <= len(self.verdict.leaves) and self.verdict.leaves[index - 1] is None
 
     def _active_runs(self) -> frozenset[str]:
         """Return the run that each process computes, by UID: it pays if the process crashes."""
@@ -325,7 +331,7 @@ class _Pass:
 
     def _summarize(self) -> StatusPatch | None:
         world, summary, suspend = self.world, self.summary, self.verdict.spec.suspend
-        total, planned = len(self.verdict.leaves), self.planned
+        total, planned = sum(leaf is not None for leaf in self.verdict.leaves), self.planned
         expanded = Verdict("Expanded", "True", "AllRunsMade", f"{total} runs were made.")
         if planned:
             expanded = Verdict("Expanded", "False", "Expanding", f"{total - planned} of {total} runs are made.")

@@ -14,8 +14,9 @@ from rapidfireai_operator.adapters.clock import Clock
 from rapidfireai_operator.adapters.kubernetes import Api, ApiError
 from rapidfireai_operator.adapters.metrics import Metrics
 from rapidfireai_operator.core import icops
-from rapidfireai_operator.core.acceptance import Accepted, Refused, judge, on_one_node, unshared
+from rapidfireai_operator.core.acceptance import Accepted, Refused, adopted_twice, judge, on_one_node, unshared
 from rapidfireai_operator.core.accounts import Progress, decisions
+from rapidfireai_operator.core.adoption import rival
 from rapidfireai_operator.core.conditions import Event
 from rapidfireai_operator.core.outcome import Rules, StatusPatch
 from rapidfireai_operator.core.picture import Key, Picture
@@ -160,6 +161,9 @@ class Experiments:
         verdict = await asyncio.to_thread(judge, subject.name, spec, allow_file_uris=files)
         if isinstance(verdict, Accepted):
             verdict = await self._judge_claims(subject, verdict)
+        if isinstance(verdict, Accepted) and verdict.spec.adopted is not None:
+            other = rival(subject, self._picture.subjects(subject.namespace))
+            verdict = verdict if other is None else adopted_twice(verdict.spec.adopted.uid, other)
         follower.verdict = (subject.uid, subject.generation, verdict)
         return verdict
 

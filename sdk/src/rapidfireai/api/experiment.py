@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
+from rapidfireai.api.adoption import Adoption
 from rapidfireai.api.base import (
     Conditions,
     Digest,
@@ -361,6 +362,10 @@ class ExperimentSpec(Resource):
                 "has(self.code) == has(oldSelf.code) && (!has(self.code) || self.code == oldSelf.code)",
                 "code is fixed once the experiment exists; make a new experiment",
             ),
+            cel(
+                "has(self.adopted) == has(oldSelf.adopted) && (!has(self.adopted) || self.adopted == oldSelf.adopted)",
+                "adopted is fixed once the experiment exists; make a new experiment",
+            ),
         )
     )
 
@@ -430,6 +435,10 @@ class ExperimentSpec(Resource):
         int, Field(ge=0, le=100, description="How often a run is tried again after it took its worker down.")
     ] = 2
     policies: Policies = []
+    adopted: Annotated[
+        Adoption | None,
+        Field(description="What a lost cluster has left of it on the volume; `rapidfireai adopt` writes it."),
+    ] = None
 
 
 class RunCounts(Status):
@@ -503,6 +512,11 @@ class Experiment(BaseModel):
     metadata: ObjectMeta = ObjectMeta()
     spec: ExperimentSpec
     status: ExperimentStatus = ExperimentStatus()
+
+    @property
+    def volume_uid(self) -> str:
+        """The UID that its files lie under: its own, or the one of before it was adopted."""
+        return self.spec.adopted.uid if self.spec.adopted is not None else self.metadata.uid
 
     @classmethod
     def from_body(cls, body: dict[str, Any]) -> Experiment:

@@ -18,6 +18,7 @@ from rapidfireai.api.base import (
     Resource,
     ShortText,
     Status,
+    Uid,
     cel,
     validations,
 )
@@ -71,6 +72,10 @@ class RunSpec(Resource):
                 "a run keeps its parent",
             ),
             cel(
+                "has(self.adopted) == has(oldSelf.adopted) && (!has(self.adopted) || self.adopted == oldSelf.adopted)",
+                "a run keeps what it was adopted with",
+            ),
+            cel(
                 "oldSelf.desiredState != 'Deleted' || self.desiredState == 'Deleted'",
                 "a deleted run stays deleted; clone it to go on",
             ),
@@ -104,6 +109,12 @@ class RunSpec(Resource):
         ),
     ] = 0
     parent_ref: Annotated[ParentRef | None, Field(description="The run that this one was cloned from.")] = None
+    adopted: Annotated[
+        Adopted | None,
+        Field(
+            description="What it had done before its cluster was lost. The operator writes it from the experiment's."
+        ),
+    ] = None
     requested_by: Annotated[
         str | None,
         Field(
@@ -238,6 +249,30 @@ class Failures(Status):
     ] = False
 
 
+class Adopted(Resource):
+    """What a run had done before its cluster was lost: what its status begins with, and where its files lie."""
+
+    experiment_uid: Annotated[
+        Uid, Field(alias="experimentUID", description="The experiment's directory: experiments/UID.")
+    ]
+    run_uid: Annotated[Uid, Field(alias="runUID", description="The run's directory in that: runs/UID.")]
+    attempt: Annotated[int, Field(ge=0, description="The last attempt that may have written there.")] = 0
+    checkpoint: Annotated[Checkpoint | None, Field(description="The last commit that is whole.")] = None
+    state: Annotated[
+        Literal["Succeeded", "Failed", "Deleted"] | None, Field(description="How it had ended, if it had.")
+    ] = None
+    error: Annotated[RunError | None, Field(description="Why it had failed.")] = None
+    prepared: Annotated[Prepared | None, Field(description="Its steps and boundaries.")] = None
+    objective: Annotated[list[ObjectivePoint], Field(max_length=256, description="Its curve up to that commit.")] = []
+    objective_metric: Annotated[str | None, Field(max_length=128, description="The metric that the curve shows.")] = (
+        None
+    )
+    pinned: Annotated[list[Checkpoint], Field(max_length=64, description="Commits that warm clones began with.")] = []
+    head_start: Annotated[int, Field(ge=0, description="Chunks that count as done in the order of turns.")] = 0
+    failures: Annotated[Failures | None, Field(description="What was held against it.")] = None
+    stopped_by: Annotated[list[PolicyStop], Field(max_length=16, description="Which policies had stopped it.")] = []
+
+
 class RunDisplay(Status):
     """Numbers as people read them in columns."""
 
@@ -252,6 +287,10 @@ class RunStatus(Status):
     attempt: Annotated[int, Field(description="The last attempt that was given out; never goes back.")] = 0
     assignment: Annotated[Assignment | None, Field(description="Who works on the run now.")] = None
     prepared: Annotated[Prepared | None, Field(description="Steps and boundaries, once they are known.")] = None
+    adopted: Annotated[
+        Checkpoint | None,
+        Field(description="What an adopted run goes on from, until it has a commit of its own in `progress`."),
+    ] = None
     progress: Annotated[Progress | None, Field(description="What the assigned worker reports.")] = None
     objective: Annotated[
         list[ObjectivePoint], Field(max_length=256, description="The comparable curve, one point a chunk.")
@@ -282,6 +321,15 @@ class RunStatus(Status):
     display: Annotated[RunDisplay, Field(description="Columns for people.")] = RunDisplay()
     conditions: Conditions = []
 
+    @property
+    def committed(self) -> Checkpoint | None:
+        """The last commit: the run's own, or else the one that it was adopted with."""
+        own = self.progress.checkpoint if self.progress is not None else None
+        return own or self.adopted
+
+
+RunSpec.model_rebuild()  # it names what stands below it
+
 
 class Run(BaseModel):
     """One config of an experiment, trained chunk by chunk."""
@@ -291,6 +339,11 @@ class Run(BaseModel):
     metadata: ObjectMeta = ObjectMeta()
     spec: RunSpec
     status: RunStatus = RunStatus()
+
+    @property
+    def volume_uid(self) -> str:
+        """The UID that its files lie under: its own, or the one of before it was adopted."""
+        return self.spec.adopted.run_uid if self.spec.adopted is not None else self.metadata.uid
 
     @classmethod
     def from_body(cls, body: dict[str, Any]) -> Run:

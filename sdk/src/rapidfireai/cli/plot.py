@@ -47,9 +47,9 @@ def plot(
         connection = Connection(namespace, kubeconfig)
         found = find(connection, name)
         volume = VolumeClient(connection.workspace().volume_url, connection.volume_token)
-        uid = found.experiment.metadata.uid
+        uid = found.experiment.volume_uid
         shown = [found.run] if found.run else found.runs
-        lines = {run.metadata.name: volume.metrics(uid, run.metadata.uid) for run in shown}
+        lines = {run.metadata.name: volume.metrics(uid, run.volume_uid) for run in shown}
         figure = figure_of(found.experiment, found.runs, lines, metric, x.value)
         if output is not None:
             save(figure, output)

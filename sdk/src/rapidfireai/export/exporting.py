@@ -96,7 +96,7 @@ def choose(run: Run, experiment: Experiment, there: Sequence[Checkpoint], *, bes
     Raises:
         ExperimentError: If the run has committed nothing yet, or none of its boundaries was measured.
     """
-    name, last = run.metadata.name, run.status.progress.checkpoint if run.status.progress else None
+    name, last = run.metadata.name, run.status.committed
     if last is None:
         raise ExperimentError(f"{name} has committed no chunk yet; there is nothing to export")
     if not best:
@@ -119,9 +119,9 @@ def _fetch(
     connection: Connection, volume: VolumeClient, found: Found, run: Run, folder: Path, *, best: bool
 ) -> Provenance:
     """Fetch the model; a run that goes on meanwhile may take the checkpoint away, and then its next one is fetched."""
-    uid, tried, problem = found.experiment.metadata.uid, None, None
+    uid, tried, problem = found.experiment.volume_uid, None, None
     while True:
-        there = volume.checkpoints(uid, run.metadata.uid) if best else []
+        there = volume.checkpoints(uid, run.volume_uid) if best else []
         checkpoint = choose(run, found.experiment, there, best=best)
         if problem is not None and checkpoint == tried:
             raise problem
@@ -133,7 +133,7 @@ def _fetch(
             tried, problem = checkpoint, error
             run = connection.run(run.metadata.name)
         else:
-            lines = volume.metrics(uid, run.metadata.uid)
+            lines = volume.metrics(uid, run.volume_uid)
             return Provenance(found.experiment, run, found.runs, checkpoint, manifest, lines)
 
 

@@ -169,7 +169,7 @@ def condition_is(resource: Experiment | ICOp | Run, kind: str, status: str) -> b
 
 def chunks_done(run: Run) -> int:
     """Return how many chunks of a run are committed."""
-    checkpoint = run.status.progress.checkpoint if run.status.progress else None
+    checkpoint = run.status.committed
     return chunks_at(run, checkpoint.step) if checkpoint else 0
 
 

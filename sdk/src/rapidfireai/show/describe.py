@@ -87,7 +87,7 @@ def describe_experiment(experiment: Experiment, runs: Sequence[Run], around: Sur
         "Workers": status.workers.summary or f"0/{spec.workers.replicas}",
         "Checkpoints": f"kept: {_kept(spec.retention)}" if spec.mode == "fit" else "",
         "Logs": around.command(f"logs {name}"),
-        "Volume": f"{around.volume}/experiments/{experiment.metadata.uid}" if around.volume else "",
+        "Volume": f"{around.volume}/experiments/{experiment.volume_uid}" if around.volume else "",
         "MLflow": _mlflow(around, status.ml_flow_experiment_id),
     }
     sections = [
@@ -117,7 +117,7 @@ def describe_run(run: Run, experiment: Experiment, runs: Sequence[Run], around: 
         zip((each.metadata.name for each in runs), differing_knobs([r.spec.config for r in runs]), strict=True)
     )
     prepared, progress, assignment = status.prepared, status.progress, status.assignment
-    checkpoint = progress.checkpoint if progress else None
+    checkpoint = run.status.committed
     failures = status.failures
     words, evaluates = WORDS[experiment.spec.mode], experiment.spec.mode == "evals"
     facts = {
@@ -307,7 +307,7 @@ def _next_of_experiment(experiment: Experiment, runs: Sequence[Run], around: Sur
         if experiment.spec.workers.replicas == 0:
             yield f"it waits for workers: {around.kubectl} scale rfexp {name} --replicas=1"
         yield f"watch it: {around.command(f'get {name} --watch')}"
-    if any(run.status.progress and run.status.progress.checkpoint for run in runs):
+    if any(run.status.committed for run in runs):
         yield f"see the curves: {around.command(f'plot {name}')}"
     if (
         experiment.spec.mode == "fit"
@@ -320,7 +320,7 @@ def _next_of_experiment(experiment: Experiment, runs: Sequence[Run], around: Sur
 
 def _next_of_run(run: Run, around: Surroundings) -> Iterator[str]:
     name, state = run.metadata.name, run.status.state
-    committed = bool(run.status.progress and run.status.progress.checkpoint)
+    committed = bool(run.status.committed)
     own = f"{run.spec.experiment_ref} {run.spec.index}"
     if state == "Stopped":
         yield f"go on with it: {around.command(f'resume {own}')}"

@@ -118,7 +118,7 @@ def _experiment_record(experiment: Experiment, now: datetime) -> dict[str, Any]:
 
 
 def _run_record(run: Run, row: RunRow, now: datetime) -> dict[str, Any]:
-    checkpoint = run.status.progress.checkpoint if run.status.progress else None
+    checkpoint = run.status.committed
     return {
         "name": row.name,
         "state": row.state,

@@ -206,7 +206,7 @@ def write_answers(
     Raises:
         RunFailure: If the volume is full or cannot be written; nothing is left behind.
     """
-    directory = volume.run(job.experiment_uid, job.run_uid)
+    directory = job.directory(volume)
     final = directory.shard(answers.rows, job.attempt)
     temporary = directory.shards / f"{_TEMPORARY}{final.name}-{uuid.uuid4().hex[:8]}"
     before = answers.checkpoint

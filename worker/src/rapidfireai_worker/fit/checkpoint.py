@@ -106,7 +106,7 @@ def write_checkpoint(
     Raises:
         RunFailure: If the volume is full (StorageFull, Infrastructure) or cannot be written; nothing is left behind.
     """
-    directory = volume.run(job.experiment_uid, job.run_uid)
+    directory = job.directory(volume)
     temporary = directory.checkpoints / f"{_TEMPORARY}{snapshot.step}-{job.attempt}-{uuid.uuid4().hex[:8]}"
     final = directory.checkpoint(snapshot.step, job.attempt)
     try:

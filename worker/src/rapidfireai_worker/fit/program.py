@@ -100,7 +100,7 @@ class Builder:
     ) -> Session:
         raw = _restored_types(job.config)
         config = self._located(complete(self._code.resolve(raw, job)))
-        output_dir = self._volume.run(job.experiment_uid, job.run_uid).root / TRAINER_FOLDER
+        output_dir = job.directory(self._volume).root / TRAINER_FOLDER
         _remove_future_checkpoints(output_dir, 0 if restored is None else restored.step)
         seed = seed_of(config, job.seed)
         set_seed(seed)

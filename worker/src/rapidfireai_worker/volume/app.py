@@ -27,6 +27,8 @@ from rapidfireai_worker.volume.feed import Feed, Outbox
 from rapidfireai_worker.volume.janitor import Janitor, mark_used
 from rapidfireai_worker.volume.leasing import Budgets, Experiments, add_budget_routes
 from rapidfireai_worker.volume.metrics import VolumeMetrics
+from rapidfireai_worker.volume.recorder import Recorder
+from rapidfireai_worker.volume.remains import add_remains_routes
 from rapidfireai_worker.volume.settings import VolumeSettings
 from rapidfireai_worker.volume.shards import Commits, add_shard_routes
 from rapidfireai_worker.volume.store import (
@@ -62,7 +64,7 @@ def create_app(settings: VolumeSettings) -> FastAPI:
         app.state.service = Service(settings, volume, Gatekeeper(client, settings.pod_namespace), metrics)
         app.state.experiments = Experiments(api)
         janitor = Janitor(volume, settings, metrics.removed, metrics.cleanup_errors.inc)
-        tasks = [asyncio.create_task(janitor.run(api))]
+        tasks = [asyncio.create_task(janitor.run(api)), asyncio.create_task(Recorder(volume).run(api))]
         if feed is not None:
             tasks.append(asyncio.create_task(feed.run(api)))
         _log.info("serving", namespace=settings.pod_namespace, mlflow=settings.mlflow_url or "none")
@@ -171,6 +173,7 @@ def _add_routes(app: FastAPI, volume: Volume) -> None:
     add_checkpoint_routes(app, admit, volume)
     add_budget_routes(app, admit, Budgets(volume), known)
     add_shard_routes(app, admit, volume)
+    add_remains_routes(app, admit, volume)
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:

@@ -18,6 +18,7 @@ from rapidfireai_worker.durable import replace_file
 from rapidfireai_worker.kubeapi import Body, KubeApi
 from rapidfireai_worker.layout import RunDirectory, Volume
 from rapidfireai_worker.runlog import Cursor, read_after
+from rapidfireai_worker.volume.homes import home_of
 from rapidfireai_worker.volume.mlflow import Mlflow, MlflowRefused, MlflowUnavailable
 
 PERIOD_SECONDS = 1.0
@@ -33,7 +34,7 @@ class FedRun:
     """A run that MLflow knows.
 
     Attributes:
-        uid: Its UID.
+        uid: The UID that its files lie under.
         name: Its name.
         experiment_uid: Its experiment's.
         mlflow_run: MLflow's ID of it.
@@ -88,11 +89,11 @@ class Pause:
 def fed_run_of(body: Body) -> FedRun | None:
     """Return what the feed must know of a Run, or None if MLflow does not know it."""
     mlflow_run = body.get("status", {}).get("mlflowRunID")
-    owners = [each["uid"] for each in body["metadata"].get("ownerReferences", []) if each["kind"] == "Experiment"]
-    if not mlflow_run or not owners:
+    home = home_of(body)
+    if not mlflow_run or not home.experiment:
         return None
     rows = (body["status"].get("prepared") or {}).get("totalSteps")
-    return FedRun(body["metadata"]["uid"], body["metadata"]["name"], owners[0], mlflow_run, rows)
+    return FedRun(home.run, body["metadata"]["name"], home.experiment, mlflow_run, rows)
 
 
 class Feed:

@@ -11,6 +11,7 @@ from typing import Any
 from rapidfireai.api import Experiment, Run
 from rapidfireai_worker.kubeapi import Body
 from rapidfireai_worker.retention import attempt_of, kept_steps, ranking
+from rapidfireai_worker.volume.homes import directory_of, home_of
 
 _CHECKPOINT = re.compile(r"experiments/[0-9a-f-]+/runs/[0-9a-f-]+/(?:checkpoints|shards)/\d+-\d+")
 _DIGEST = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
@@ -21,14 +22,16 @@ class Census:
     """Everything in the workspace that may refer to the volume, as it was listed.
 
     Attributes:
-        experiments: By UID.
-        runs: By UID.
+        experiments: By the UID that their files lie under.
+        runs: By the UID that their files lie under.
+        alive: The directories of experiments that exist, or of which a run exists.
         texts: All of it as JSON; whatever is named anywhere in it is needed.
     """
 
     experiments: Mapping[str, Experiment]
     runs: Mapping[str, Run]
     texts: tuple[str, ...]
+    alive: frozenset[str]
 
     @classmethod
     def of(cls, experiments: Iterable[Body], runs: Iterable[Body]) -> Census:
@@ -39,23 +42,28 @@ class Census:
         """
         bodies, run_bodies = list(experiments), list(runs)
         return cls(
-            {body["metadata"]["uid"]: Experiment.from_body(body) for body in bodies},
-            {body["metadata"]["uid"]: Run.from_body(body) for body in run_bodies},
+            {directory_of(body): Experiment.from_body(body) for body in bodies},
+            {home_of(body).run: Run.from_body(body) for body in run_bodies},
             tuple(json.dumps(body) for body in (*bodies, *run_bodies)),
+            frozenset([*map(directory_of, bodies), *(home_of(body).experiment for body in run_bodies)]),
         )
 
     def digests(self) -> frozenset[str]:
         """Return every sha256 that is named: bundles and data sets among them."""
-        return frozenset(digest for text in self.texts for digest in _DIGEST.findall(text))
+        return digests_in(self.texts)
 
     def checkpoints(self) -> frozenset[str]:
         """Return every checkpoint that is named, as its path on the volume."""
         return frozenset(path for text in self.texts for path in _CHECKPOINT.findall(text))
 
     def is_alive(self, experiment_uid: str) -> bool:
-        """Return whether an experiment exists, or a run that it owns."""
-        owners = {each["uid"] for run in self.runs.values() for each in run.metadata.owner_references}
-        return experiment_uid in self.experiments or experiment_uid in owners
+        """Return whether the experiment of a directory exists, or a run that it owns."""
+        return experiment_uid in self.alive
+
+
+def digests_in(texts: Iterable[str]) -> frozenset[str]:
+    """Return every sha256 that is named."""
+    return frozenset(digest for text in texts for digest in _DIGEST.findall(text))
 
 
 def superfluous(
@@ -79,7 +87,7 @@ def superfluous(
     """
     if run.status.assignment is not None or run.metadata.deletion_timestamp is not None:
         return []
-    last = run.status.progress.checkpoint if run.status.progress else None
+    last = run.status.committed
     steps = {entry["step"]: entry["path"] for entry in commits if last is not None and entry["step"] < last.step}
     if last is not None:
         steps[last.step] = last.path
@@ -105,4 +113,4 @@ def abandoned_shards(names: Iterable[str], run: Run, committed: Iterable[str]) -
 
 
 def _of(run: Run, named: Iterable[str]) -> list[str]:
-    return [path for path in named if f"/runs/{run.metadata.uid}/" in path]
+    return [path for path in named if f"/runs/{run.volume_uid}/" in path]

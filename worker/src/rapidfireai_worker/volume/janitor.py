@@ -23,7 +23,7 @@ from rapidfireai_worker.durable import replace_file
 from rapidfireai_worker.kubeapi import Body, KubeApi, Refused, Unavailable
 from rapidfireai_worker.layout import RunDirectory, Volume
 from rapidfireai_worker.record import recorded_commits
-from rapidfireai_worker.volume.garbage import Census, abandoned_shards, superfluous
+from rapidfireai_worker.volume.garbage import Census, abandoned_shards, digests_in, superfluous
 from rapidfireai_worker.volume.settings import VolumeSettings
 from rapidfireai_worker.volume.shards import BrokenChain, chain
 
@@ -113,9 +113,18 @@ class Janitor:
             elif self._is_over(directory, account, now):
                 _log.info("removed", experiment=directory.name, reason="it was deleted")
                 self._discard(directory, "deleted")
+        needed |= self._needed_by_remains()
         for kind in (self._volume.bundles, self._volume.datasets, self._volume.prepared, self._volume.indexes):
             for directory in _directories(kind):
                 self._look_at_upload(directory, needed, now)
+
+    def _needed_by_remains(self) -> frozenset[str]:
+        """Return what the records of all experiments name: one of a lost cluster can still be adopted."""
+        texts = []
+        for directory in _directories(self._volume.experiments):
+            with suppress(FileNotFoundError):  # an earlier version made it
+                texts.append(self._volume.experiment_record(directory.name).read_text(errors="replace"))
+        return digests_in(texts)
 
     def _note_alive(self, directory: Path, account: str) -> None:
         wanted = Lifetime(seen_by=account)
@@ -154,7 +163,7 @@ class Janitor:
         names = [path.name for path in _directories(directory.shards)]
         if not abandoned_shards(names, run, named):
             return
-        ends = [*run.status.pinned, *([run.status.progress.checkpoint] if run.status.progress else [])]
+        ends = [*run.status.pinned, run.status.committed]
         try:
             committed = {link.path for end in ends if end is not None for link in chain(self._volume, end)}
         except BrokenChain as problem:

@@ -25,6 +25,7 @@ from rapidfireai_worker.kubeapi import KubeApi
 from rapidfireai_worker.layout import Volume
 from rapidfireai_worker.volume.auth import Verb
 from rapidfireai_worker.volume.budgets import Ask, Budget, Grant, Terms, exhausted, lease
+from rapidfireai_worker.volume.homes import directory_of
 
 Uid = Annotated[str, InPath(pattern="^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
 Key = Annotated[str, InPath(pattern="^[a-z0-9][a-z0-9.-]{0,127}$")]
@@ -133,7 +134,7 @@ class Experiments:
     async def knows(self, uid: str) -> bool:
         """Return whether there is, or lately was, an experiment."""
         if uid not in self._known:
-            self._known = frozenset(str(item["metadata"]["uid"]) for item in await self._api.list_all("experiments"))
+            self._known = frozenset(map(directory_of, await self._api.list_all("experiments")))
         return uid in self._known
 
 

@@ -22,6 +22,7 @@ from rapidfireai_worker.kubeapi import Body
 from rapidfireai_worker.layout import Volume
 from rapidfireai_worker.volume.checkpoints import MANIFEST, Admit, Name, Uid
 from rapidfireai_worker.volume.files import send
+from rapidfireai_worker.volume.homes import home_of
 from rapidfireai_worker.volume.store import open_inside
 
 _PATH = re.compile(r"experiments/[0-9a-f-]+/runs/[0-9a-f-]+/shards/(?P<rows>\d+)-\d+")
@@ -127,11 +128,9 @@ class Commits:
             Unavailable: If the API server does not answer.
         """
         found = await self._find(run)
-        owners = [] if found is None else [each["uid"] for each in found["metadata"].get("ownerReferences", [])]
-        if found is None or experiment not in owners:
+        if found is None or home_of(found).experiment != experiment:
             raise HTTPException(404, f"run {run} of experiment {experiment} does not exist; it may have been deleted")
-        progress = Run.from_body(found).status.progress
-        last = progress.checkpoint if progress else None
+        last = Run.from_body(found).status.committed
         if last is None:
             return []
         known = self._chains.get(run)
@@ -148,10 +147,10 @@ class Commits:
         for _ in range(2):
             name = self._names.get(uid)
             body = None if name is None else await self._runs.get("runs", name)
-            if body is not None and body["metadata"]["uid"] == uid:
+            if body is not None and home_of(body).run == uid:
                 return body
             # Not seen yet, or gone and perhaps another's of the same name.
-            self._names = {each["metadata"]["uid"]: each["metadata"]["name"] for each in await self._list()}
+            self._names = {home_of(each).run: each["metadata"]["name"] for each in await self._list()}
             self._chains = {known: links for known, links in self._chains.items() if known in self._names}
         return None
 
