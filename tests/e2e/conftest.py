@@ -98,6 +98,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 @pytest.fixture(scope="session")
 def model(cluster: Cluster) -> Path:
     """A two-layer Llama with random weights and SmolLM2's own tokenizer, on the volume."""
+    return put_model(cluster.local.volume / "stories")
+
+
+def put_model(folder: Path) -> Path:
+    """Write the model of the stories into a folder."""
     from tests.support.tiny import write_model
     from transformers import AutoTokenizer
 
@@ -105,29 +110,38 @@ def model(cluster: Cluster) -> Path:
     assert found is not None and found.submodule_search_locations
     weights = next(Path(found.submodule_search_locations[0]).rglob("*.gguf"))
     tokenizer = AutoTokenizer.from_pretrained(weights.parent, gguf_file=weights.name)
-    return write_model(cluster.local.volume / "stories" / "tiny", tokenizer)
+    return write_model(folder / "tiny", tokenizer)
 
 
 @pytest.fixture(scope="session")
 def rows(model: Path) -> Path:
     """The folder with the rows of every story, as a YAML user puts them on the volume."""
+    return put_rows(model.parent)
+
+
+def put_rows(folder: Path) -> Path:
+    """Write the rows of the stories into a folder."""
     for name, questions in (("train", notebook.rows(0, notebook.TRAIN)), ("eval", notebook.rows(notebook.TRAIN, 8))):
         text = "".join(json.dumps(row) + "\n" for row in questions)
-        (model.parent / f"{name}.jsonl").write_text(text)
-    return model.parent
+        (folder / f"{name}.jsonl").write_text(text)
+    return folder
 
 
 @pytest.fixture(scope="session")
 def plain(rows: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Any]]:
     """Each config as the plain TRL program trains it: its digest and its history, by run_id."""
-    out = tmp_path_factory.mktemp("plain")
+    return plain_programs(notebook.leaves(str(model)), rows, tmp_path_factory.mktemp("plain"))
+
+
+def plain_programs(leaves: list[dict[str, Any]], rows: Path, out: Path) -> dict[int, dict[str, Any]]:
+    """Train configs as the plain TRL program does."""
     for name in ("train", "eval"):
         chats = [notebook.as_chat(json.loads(line)) for line in (rows / f"{name}.jsonl").read_text().splitlines()]
         (out / f"{name}.jsonl").write_text("".join(json.dumps(chat) + "\n" for chat in chats))
     data = {name: str(out / f"{name}.jsonl") for name in ("train", "eval")}
     specs = [
         {"config": leaf, "seed": notebook.SEED, "output_dir": str(out / str(index)), **data}
-        for index, leaf in enumerate(notebook.leaves(str(model)), start=1)
+        for index, leaf in enumerate(leaves, start=1)
     ]
     (out / "specs.json").write_text(json.dumps(specs))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}

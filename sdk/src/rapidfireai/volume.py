@@ -16,6 +16,7 @@ import tenacity
 
 from rapidfireai.api.run import Checkpoint
 from rapidfireai.errors import VolumeError
+from rapidfireai.remains import ExperimentRemains, RunRemains
 
 Kind = Literal["bundles", "datasets"]
 Sent = Callable[[int, int], None]
@@ -24,6 +25,9 @@ CURSOR_HEADER = "Rapidfire-Cursor"
 OFFSET_HEADER = "Upload-Offset"
 _BLOCK = 1 << 20
 _RETRY_SECONDS = 30.0
+_REQUEST_SECONDS, _CONNECT_SECONDS = 60.0, 5.0
+_READING_SECONDS = 1800.0
+"""How long the service may take to read a commit: all weights and the optimizer of a large model, from a slow disk."""
 _STATUS_WORDS = {
     401: "it does not know your token; ask for a new one",
     403: "you may not do this; ask to be bound to the workspace's Role rapidfire-user",
@@ -79,7 +83,9 @@ class VolumeClient:
         host = urlsplit(url).hostname or ""
         # A proxy of the user's environment leads nowhere near this machine's own addresses.
         trust_env = not (host == "localhost" or host.startswith("127."))
-        self._client = httpx.Client(timeout=httpx.Timeout(60.0, connect=5.0), trust_env=trust_env)
+        self._client = httpx.Client(
+            timeout=httpx.Timeout(_REQUEST_SECONDS, connect=_CONNECT_SECONDS), trust_env=trust_env
+        )
 
     def close(self) -> None:
         """Close its connections."""
@@ -177,6 +183,24 @@ class VolumeClient:
         answer = self._ask("GET", f"/v1/experiments/{experiment_uid}/runs/{run_uid}/checkpoints")
         return [Checkpoint.model_validate(each) for each in answer.json()["checkpoints"]]
 
+    def remains(self) -> list[ExperimentRemains]:
+        """Return the directories of all experiments, whether they are in the cluster or not.
+
+        Raises:
+            VolumeError: If the service refuses or cannot be reached.
+        """
+        found = self._ask("GET", "/v1/experiments").json()["experiments"]
+        return [ExperimentRemains.model_validate(each) for each in found]
+
+    def experiment_remains(self, uid: str) -> ExperimentRemains:
+        """Return the directory of an experiment with its record. Raises as `remains`."""
+        return ExperimentRemains.model_validate(self._ask("GET", f"/v1/experiments/{uid}").json())
+
+    def run_remains(self, experiment_uid: str, run_uid: str) -> RunRemains:
+        """Return the directory of a run; the service reads every file of its last commit. Raises as `remains`."""
+        path = f"/v1/experiments/{experiment_uid}/runs/{run_uid}"
+        return RunRemains.model_validate(self._ask("GET", path, seconds=_READING_SECONDS).json())
+
     def shards(self, experiment_uid: str, run_uid: str) -> list[Shard]:
         """Return the committed shards of a run, oldest first.
 
@@ -227,9 +251,11 @@ class VolumeClient:
         path: str,
         *,
         allowed: tuple[int, ...] = (),
+        seconds: float = _REQUEST_SECONDS,
     ) -> httpx.Response:
         def once() -> httpx.Response:
-            answer = self._client.request(method, self.url + path, headers=self._headers())
+            timeout = httpx.Timeout(seconds, connect=_CONNECT_SECONDS)
+            answer = self._client.request(method, self.url + path, headers=self._headers(), timeout=timeout)
             if answer.is_error and answer.status_code not in allowed:
                 raise VolumeError(_refusal(answer, f"{method} {path}"))
             return answer

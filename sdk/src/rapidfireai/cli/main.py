@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 import typer
 
+from rapidfireai.cli.adopt import adopt
 from rapidfireai.cli.dashboard import dashboard
 from rapidfireai.cli.describe import describe
 from rapidfireai.cli.diff import diff
@@ -25,7 +26,7 @@ from rapidfireai.cli.suspend import suspend, unsuspend
 from rapidfireai.cli.version import version
 
 PANELS: Mapping[str, tuple[Callable[..., None], ...]] = {
-    "Experiments and runs": (get, describe, diff, logs, plot, export, render, upload, dashboard),
+    "Experiments and runs": (get, describe, diff, logs, plot, export, render, upload, adopt, dashboard),
     "Steering runs": (resume, clone, delete, suspend, unsuspend),
     "The cluster of this machine": (start, stop, status, doctor, env),
     "Programs": (kubectl, helm, version),
