@@ -70,6 +70,16 @@ def test_a_failed_attempt_keeps_the_checkpoint_and_may_be_tried_again(stage: Sta
     assert stage.read()["progress"]["checkpoint"] == CHECKPOINT
 
 
+def test_an_adopted_run_goes_on_from_its_commit_and_never_behind_it(stage: Stage) -> None:
+    operator, worker = stage.operator(), stage.worker()
+    assert operator.status("r", {**stage.assignment(attempt=6, chunk=1), "adopted": CHECKPOINT}) == ""
+    earlier = progress(4, attempt=6, chunk=1, final=True, checkpoint={**CHECKPOINT, "step": 4})
+    assert "the one that the run was adopted with" in worker.status("r", earlier)
+    assert ONLY_PROGRESS in worker.status("r", {"adopted": {**CHECKPOINT, "step": 4}})
+    later = {**CHECKPOINT, "path": "experiments/e/runs/r/checkpoints/16-6", "step": 16}
+    assert worker.status("r", progress(16, attempt=6, chunk=1, final=True, checkpoint=later)) == ""
+
+
 def test_the_largest_status_is_still_checked(stage: Stage) -> None:
     """The cost of an expression is bounded by the API server; a long run must not run into the bound."""
     prepared = {"totalSteps": 4096, "boundaries": list(range(1, 4097)), "bytes": 1}
