@@ -135,6 +135,39 @@ async def test_scale_takes_the_idle_slot(cluster: Cluster, make_operator: MakeOp
     assert set(times(node.ledger).values()) == {1}
 
 
+async def test_an_image_is_changed_slot_by_slot_while_the_others_work(
+    cluster: Cluster, make_operator: MakeOperator, make_node: MakeNode
+) -> None:
+    old, new = "example.org/worker:1", "example.org/worker:2"
+    standing: list[int] = []
+
+    async def images() -> list[str]:
+        """The images of the slots that are not on their way out."""
+        found = [job for job in await jobs(cluster) if "deletionTimestamp" not in job["metadata"]]
+        standing.append(len(found))
+        return sorted(job["spec"]["template"]["spec"]["containers"][0]["image"] for job in found)
+
+    make_operator()
+    node = make_node(behaviour=lambda _: Deed(seconds=1.0))
+    body = experiment(runs=4, replicas=3)
+    body["spec"]["workers"]["template"] = {"spec": {"containers": [{"name": "worker", "image": old}]}}
+    await cluster.create(body)
+    await cluster.judged("WorkersReady", "True", seconds=WAIT)
+    await cluster.committed(node, 4)
+    assert await images() == [old] * 3
+    standing.clear()
+    body["spec"]["workers"]["template"]["spec"]["containers"][0]["image"] = new
+    await change(cluster, workers=body["spec"]["workers"])
+
+    async def all_new() -> bool:
+        return await images() == [new] * 3
+
+    await cluster.until("all slots have the new image", all_new, WAIT)
+    assert min(standing) >= 2, "one slot at a time"
+    await cluster.judged("Finished", "True", "AllSucceeded", seconds=WAIT)
+    assert all(not run["status"].get("failures", {}).get("crashes") for run in await cluster.runs())
+
+
 @pytest_asyncio.fixture
 async def kueue(cluster: Cluster) -> AsyncIterator[Callable[[str], None]]:
     """Suspends what is in a queue, as Kueue's webhook does, until it is let in by name."""
