@@ -22,11 +22,10 @@ from rapidfireai_operator.core.outcome import Rules, StatusPatch
 from rapidfireai_operator.core.picture import Key, Picture
 from rapidfireai_operator.core.reconcile import reconcile
 from rapidfireai_operator.core.snapshot import Subject, World
+from rapidfireai_operator.loops.claims import Claims, default_path
 from rapidfireai_operator.loops.health import Health
 from rapidfireai_operator.loops.writer import Memory, Writer
 
-MOUNT_ANNOTATION = "rapidfire.ai/mount-path"
-"""On a PersistentVolumeClaim: where workers mount it; `/claims/<name>` without it."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds to wait after the API server failed; each failure in a row doubles them."""
 ORPHAN_SECONDS = 10.0
@@ -42,7 +41,7 @@ class _Follower:
     woken_at: float | None = None
     memory: Memory = field(default_factory=Memory)
     verdict: tuple[str, int, Accepted | Refused] | None = None
-    claims: dict[str, str] = field(default_factory=dict)
+    claims: Claims = field(default_factory=Claims)
     task: asyncio.Task[None] | None = None
 
 
@@ -138,7 +137,7 @@ class Experiments:
             return await self._refuse_orphans(key)
         memory = follower.memory.of(subject.uid)
         verdict = await self._judge(subject, follower)
-        claims = await self._find_claims(key, verdict, follower)
+        claims = await self._find_claims(key, verdict, follower.claims)
         world = self._picture.world(
             subject, self._clock.now(), self._clock.monotonic(), made=memory.made, refusals=memory.refusals
         )
@@ -157,27 +156,22 @@ class Experiments:
         known = follower.verdict
         if known is not None and known[:2] == (subject.uid, subject.generation):
             return known[2]
+        follower.claims = Claims()  # a claim that was refused may be another one by now
         spec, files = subject.body.get("spec"), self._rules.allow_file_uris
         verdict = await asyncio.to_thread(judge, subject.name, spec, allow_file_uris=files)
         if isinstance(verdict, Accepted):
-            verdict = await self._judge_claims(subject, verdict)
+            verdict = await self._judge_claims(subject, verdict, follower.claims)
         if isinstance(verdict, Accepted) and verdict.spec.adopted is not None:
             other = rival(subject, self._picture.subjects(subject.namespace))
             verdict = verdict if other is None else adopted_twice(verdict.spec.adopted.uid, other)
         follower.verdict = (subject.uid, subject.generation, verdict)
         return verdict
 
-    async def _judge_claims(self, subject: Subject, verdict: Accepted) -> Accepted | Refused:
+    async def _judge_claims(self, subject: Subject, verdict: Accepted, claims: Claims) -> Accepted | Refused:
         """Refuse claims that workers cannot share, before there is a worker; tell of those that keep them together."""
-        spec, modes = verdict.spec, {}
-        for name in sorted(verdict.claims | {spec.storage.claim_name or self._rules.defaults.claim}):
-            try:
-                claim = await self._api.get("persistentvolumeclaims", subject.namespace, name)
-            except ApiError as error:
-                if not error.refused:
-                    raise
-                continue  # it may be made later; until then the pods say that it is missing
-            modes[name] = claim["spec"].get("accessModes") or []
+        spec, names = verdict.spec, self._claims_of(verdict)
+        found = await claims.look(self._api, subject.namespace, names)
+        modes = {name: found[name].modes for name in names if name in found}
         refused = unshared(modes, spec.workers.replicas)
         if refused is None and spec.workers.replicas > 1 and (together := on_one_node(modes)):
             message = (
@@ -189,29 +183,17 @@ class Experiments:
             )
         return refused or verdict
 
-    async def _find_claims(self, key: Key, verdict: Accepted | Refused, follower: _Follower) -> Mapping[str, str]:
-        """Return where workers mount the claims of an experiment; asked for until all of them are there."""
+    async def _find_claims(self, key: Key, verdict: Accepted | Refused, claims: Claims) -> Mapping[str, str]:
+        """Return where workers mount the claims of an experiment."""
         if isinstance(verdict, Refused):
             return {}
-        defaults = self._rules.defaults
-        names = sorted(verdict.claims | {verdict.spec.storage.claim_name or defaults.claim})
-        for name in names:
-            if name not in follower.claims and name != defaults.claim:
-                path = await self._mount_path(key.namespace, name)
-                if path is not None:
-                    follower.claims[name] = path
-        known = {**follower.claims, defaults.claim: defaults.mount_path}
-        return {name: known.get(name, f"/claims/{name}") for name in names}
+        names, defaults = self._claims_of(verdict), self._rules.defaults
+        found = await claims.look(self._api, key.namespace, names - {defaults.claim})
+        paths = {name: found[name].mount_path if name in found else default_path(name) for name in sorted(names)}
+        return paths | ({defaults.claim: defaults.mount_path} if defaults.claim in names else {})
 
-    async def _mount_path(self, namespace: str, claim: str) -> str | None:
-        """Return where a claim is mounted, or None if it is not there; then the pod says so and waits for it."""
-        try:
-            found = await self._api.get("persistentvolumeclaims", namespace, claim)
-        except ApiError as error:
-            if not error.refused:
-                raise
-            return None
-        return str((found["metadata"].get("annotations") or {}).get(MOUNT_ANNOTATION, f"/claims/{claim}"))
+    def _claims_of(self, verdict: Accepted) -> frozenset[str]:
+        return verdict.claims | {verdict.spec.storage.claim_name or self._rules.defaults.claim}
 
     async def _refuse_orphans(self, key: Key) -> float | None:
         """Answer IC Ops that name an experiment which is not there."""
