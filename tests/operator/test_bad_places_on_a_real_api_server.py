@@ -79,11 +79,17 @@ async def test_what_kubelet_and_scheduler_say_of_a_pod_comes_with_the_fix(
     async def made() -> Body | None:
         return next(iter((await api.list("pods", namespace)).items), None)
 
+    async def told() -> str:
+        body = await api.get("experiments", namespace, "exp")
+        message = str(condition(body, "WorkersReady")["message"])
+        return message if "0/3 nodes" in message else ""
+
     pod = (await until("a pod", made, api, namespace))["metadata"]["name"]
+    await judged(api, namespace, "exp", "WorkersReady", "Unschedulable")  # the scheduler has spoken: there is no node
     said = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu. preemption: 0/3 nodes are available."
     unscheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": said}
     await api.patch("pods", namespace, pod, {"status": {"conditions": [unscheduled]}}, status=True)
-    message = (await judged(api, namespace, "exp", "WorkersReady", "Unschedulable"))["message"]
+    message = await until("what a scheduler with nodes says", told, api, namespace)
     assert "0/3 nodes have a free nvidia.com/gpu. Each worker asks for 2 nvidia.com/gpu." in message
     for reason, (waiting, fix) in WAITING.items():
         container = {"name": "worker", "image": "x", "imageID": "", "ready": False, "restartCount": 0}
