@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import yaml
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("crds")]
 Kubectl = Callable[..., str]
+LOST, NEIGHBOUR = "0a0a0a0a-0000-4000-8000-000000000001", "0a0a0a0a-0000-4000-8000-000000000002"
 ROWS = {"uri": "pvc://data/rows.jsonl"}
 
 
@@ -24,6 +26,17 @@ def experiment(**spec: object) -> str:
         },
     }
     return yaml.safe_dump(body)
+
+
+def adoption(experiment: str = LOST, checkpoint: str = LOST, runs: int = 1) -> dict[str, Any]:
+    path = f"experiments/{checkpoint}/runs/{LOST}/checkpoints/8-3"
+    run = {
+        "experimentUID": experiment,
+        "runUID": LOST,
+        "checkpoint": {"path": path, "digest": "0" * 64, "step": 8},
+        "prepared": {"totalSteps": 8, "boundaries": [2, 4, 6, 8]},
+    }
+    return {"uid": LOST, "nextIndex": runs + 1, "runs": [{"index": i, "adopted": run} for i in range(1, runs + 1)]}
 
 
 def test_a_small_experiment_is_accepted_and_completed_with_defaults(kubectl: Kubectl) -> None:
@@ -50,6 +63,10 @@ def test_a_small_experiment_is_accepted_and_completed_with_defaults(kubectl: Kub
         ({"mode": "evals", "configs": [{"config": {}}]}, "mode evals needs data.eval"),
         ({"mode": "evals", "configs": [{"config": {}}], "data": {"eval": ROWS}, "shards": 0}, "spec.shards"),
         ({"data": {"train": {"uri": "/data/train.jsonl"}}}, "write pvc://CLAIM/path"),
+        ({"adopted": {"uid": "../../etc"}}, "spec.adopted.uid"),
+        ({"adopted": adoption(experiment=NEIGHBOUR)}, "write its uid as experimentUID"),
+        ({"adopted": adoption(checkpoint=NEIGHBOUR)}, "checkpoint.path lies in the run's own directory"),
+        ({"adopted": {**adoption(), "runs": 2 * adoption()["runs"]}}, "Duplicate value"),
     ],
 )
 def test_nonsense_is_refused_with_the_field_and_the_fix(
@@ -70,6 +87,12 @@ def test_what_is_fixed_says_so(kubectl: Kubectl) -> None:
     kubectl("apply", "-f", "-", stdin=experiment())
     answer = kubectl("patch", "rfexp", "e", "--type=merge", "-p", '{"spec":{"seed":1}}')
     assert "seed is fixed once the experiment exists" in answer
+
+
+def test_what_was_adopted_is_fixed_however_much_it_is(kubectl: Kubectl) -> None:
+    many = adoption(runs=2000)
+    assert "created" in kubectl("create", "-f", "-", stdin=experiment(adopted=many))
+    assert "adopted is fixed" in kubectl("replace", "-f", "-", stdin=experiment(adopted={**many, "nextIndex": 9}))
 
 
 def test_the_number_of_runs_may_be_raised_and_not_lowered(kubectl: Kubectl) -> None:

@@ -8,6 +8,7 @@ from tests.operator.builders import merged
 from tests.operator.test_reconcile import NOW, PREPARED, Scene
 
 from rapidfireai.api import ExperimentSpec, Run
+from rapidfireai_operator.core.acceptance import Refused, judge
 from rapidfireai_operator.core.adoption import beginning, configs_of, rival
 from rapidfireai_operator.core.lifecycle import Holding, Limits, candidate, chunks_done, describe, settle
 from rapidfireai_operator.core.snapshot import Subject
@@ -17,8 +18,19 @@ COMMIT = {"path": f"experiments/{OLD}/runs/{HOME}/checkpoints/8-3", "digest": "c
 LIMITS = Limits(0, 2, "eval_loss")
 
 
-def before(**more: Any) -> dict[str, Any]:
-    return {"experimentUID": OLD, "runUID": HOME, "attempt": 5, "checkpoint": COMMIT, "prepared": PREPARED, **more}
+def home(index: int) -> str:
+    return f"{HOME[:-1]}{index}"
+
+
+def before(index: int = 1, **more: Any) -> dict[str, Any]:
+    return {
+        "experimentUID": OLD,
+        "runUID": home(index),
+        "attempt": 5,
+        "checkpoint": COMMIT,
+        "prepared": PREPARED,
+        **more,
+    }
 
 
 def adopted(*runs: dict[str, Any], next_index: int = 1) -> dict[str, Any]:
@@ -37,9 +49,9 @@ def test_runs_are_made_again_with_their_numbers_and_used_numbers_stay_used() -> 
         "desiredState": "Stopped",
         "priority": 3,
         "parentRef": {"name": "old-r1", "uid": HOME, "index": 1, "warmStart": True, "checkpoint": COMMIT},
-        "adopted": before(),
+        "adopted": before(5),
     }
-    brought = adopted({"index": 1, "adopted": before()}, {"index": 3, "adopted": before()}, clone, next_index=7)
+    brought = adopted({"index": 1, "adopted": before()}, {"index": 3, "adopted": before(3)}, clone, next_index=7)
     outcome = Scene(runs=4, adopted=brought).look()
     made = {body["spec"]["index"]: body["spec"] for body in outcome.create}
     assert sorted(made) == [1, 3, 5]
@@ -109,6 +121,13 @@ def test_a_run_of_which_only_the_commit_is_known_is_prepared_and_may_be_at_its_e
     status = {"state": "Running", "attempt": 6, "adopted": COMMIT, "assignment": {**held, "grantedAt": 1.0}}
     ended = run(prepared=None, status={**status, "progress": done})
     assert settle(ended, Holding(), LIMITS, NOW).status.state == "Succeeded"
+
+
+def test_two_runs_never_share_a_directory() -> None:
+    brought = adopted({"index": 1, "adopted": before()}, {"index": 2, "adopted": before()}, next_index=3)
+    verdict = judge("exp", Scene(runs=2, adopted=brought).body["spec"], allow_file_uris=False)
+    assert isinstance(verdict, Refused)
+    assert f"{HOME} is the directory of two runs" in verdict.message
 
 
 def subject(name: str, uid: str, created: str, adopts: str = "") -> Subject:

@@ -94,6 +94,7 @@ def judge(name: str, spec: object, *, allow_file_uris: bool) -> Accepted | Refus
         _check_data(parsed, allow_file_uris),
         _check_objective(parsed),
         _check_policies(parsed),
+        _check_adopted(parsed),
     ):
         if check is not None:
             return check
@@ -198,6 +199,15 @@ def _check_policies(spec: ExperimentSpec) -> Refused | None:
                 "name a metric that the runs report, such as Accuracy, and its direction"
             )
             return Refused("InvalidPolicy", message)
+    return None
+
+
+def _check_adopted(spec: ExperimentSpec) -> Refused | None:
+    """Check that no two runs write into one directory."""
+    directories = [each.adopted.run_uid for each in spec.adopted.runs] if spec.adopted is not None else []
+    twice = sorted({each for each in directories if directories.count(each) > 1})
+    if twice:
+        return Refused("InvalidSpec", f"spec.adopted.runs: {twice[0]} is the directory of two runs; leave one out")
     return None
 
 

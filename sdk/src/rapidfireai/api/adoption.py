@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
-from rapidfireai.api.base import FreeForm, Resource, Uid
+from rapidfireai.api.base import FreeForm, Resource, Uid, cel, validations
 from rapidfireai.api.run import Adopted, DesiredState, ParentRef, When
 
 MOST_ADOPTED = 2000
@@ -30,6 +30,15 @@ class AdoptedRun(Resource):
 class Adoption(Resource):
     """What was there before. `rapidfireai adopt` writes it from the volume."""
 
+    model_config = ConfigDict(
+        json_schema_extra=validations(
+            cel(
+                "!has(self.runs) || self.runs.all(each, each.adopted.experimentUID == self.uid)",
+                "every run comes from the directory that the experiment takes over: write its uid as experimentUID",
+            )
+        )
+    )
+
     uid: Annotated[
         Uid,
         Field(description="The directory experiments/UID, which the experiment takes over: one at a time has it."),
@@ -37,4 +46,11 @@ class Adoption(Resource):
     next_index: Annotated[
         int, Field(ge=1, description="Indices below it are used up: of these only `runs` are made again.")
     ] = 1
-    runs: Annotated[list[AdoptedRun], Field(max_length=MOST_ADOPTED, description="The runs that are made again.")] = []
+    runs: Annotated[
+        list[AdoptedRun],
+        Field(
+            max_length=MOST_ADOPTED,
+            description="The runs that are made again, one a number.",
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["index"]},
+        ),
+    ] = []

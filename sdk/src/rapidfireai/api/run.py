@@ -252,6 +252,16 @@ class Failures(Status):
 class Adopted(Resource):
     """What a run had done before its cluster was lost: what its status begins with, and where its files lie."""
 
+    model_config = ConfigDict(
+        json_schema_extra=validations(
+            cel(
+                "!has(self.checkpoint) || self.checkpoint.path.startsWith('experiments/' + self.experimentUID + "
+                "'/runs/' + self.runUID + '/')",
+                "checkpoint.path lies in the run's own directory: experiments/EXPERIMENTUID/runs/RUNUID",
+            )
+        )
+    )
+
     experiment_uid: Annotated[
         Uid, Field(alias="experimentUID", description="The experiment's directory: experiments/UID.")
     ]
