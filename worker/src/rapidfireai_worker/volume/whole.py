@@ -73,7 +73,7 @@ def _verify(root: Path, commit: Commit) -> tuple[str, Commit | None]:
     try:
         manifest: dict[str, Any] = json.loads(content)
         files = {str(name): _expected(entry) for name, entry in manifest["files"].items()}
-        step = int(manifest["rows"] if "rows" in manifest else manifest["step"])
+        step = int(manifest.get("rows", manifest.get("step", commit.step)))
         before = manifest.get("previous")
         previous = None if before is None else Commit(str(before["path"]), str(before["digest"]))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
