@@ -182,6 +182,7 @@ class EvalLab:
     checkpoints: dict[str, Checkpoint] = dataclasses.field(default_factory=dict)
     attempts: dict[str, int] = dataclasses.field(default_factory=dict)
     lines: dict[str, list[Line]] = dataclasses.field(default_factory=dict)
+    adoptions: int = 0
 
     def __post_init__(self) -> None:
         questions = [{"question": f"What is the square of {n}", "answer": str(n * n)} for n in range(self.rows)]
@@ -210,7 +211,8 @@ class EvalLab:
             experiment="lab",
             experiment_uid="lab-uid",
             run=name,
-            run_uid=f"{name}-uid",
+            run_uid=f"{name}-uid{'-again' * self.adoptions}",
+            volume_uid=f"{name}-uid",
             attempt=self.attempts[name],
             config=leaf,
             seed=self.seed,

@@ -85,6 +85,15 @@ def test_an_interrupted_run_comes_to_what_the_uninterrupted_one_does(lab: EvalLa
     assert lab.picture("told") == lab.picture("plain")
 
 
+def test_adopted_answers_are_gone_on_with_where_they_are(lab: EvalLab) -> None:
+    lab.finish(lab.engine(), "plain", config())
+    lab.commit(lab.engine(), "told", config())
+    lab.adoptions = 1  # the run has a new UID, and its files have the one of before
+    lab.finish(lab.engine(), "told", config())
+    assert lab.picture("told") == lab.picture("plain")
+    assert not lab.volume.run("lab-uid", "told-uid-again").root.exists()
+
+
 def test_parking_commits_what_was_under_way_and_the_next_attempt_goes_on_there(lab: EvalLab) -> None:
     model, trial = Model(in_flight=1), Trial(stop_after=1)
     outcome = lab.commit(lab.engine(model), "r1", config(batch_size=3), trial)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import HTTPException
 
 from rapidfireai_worker.layout import Volume
 from rapidfireai_worker.volume.garbage import Census
@@ -16,6 +18,7 @@ from rapidfireai_worker.volume.janitor import Janitor
 from rapidfireai_worker.volume.recorder import Recorder, kept_of
 from rapidfireai_worker.volume.remains import experiment_in, experiments_on, run_in
 from rapidfireai_worker.volume.settings import VolumeSettings
+from rapidfireai_worker.volume.shards import Commits
 from rapidfireai_worker.volume.whole import Broken, Commit, verified
 
 EXPERIMENT, RUN = "0a0a0a0a-0000-4000-8000-000000000001", "0b0b0b0b-0000-4000-8000-000000000001"
@@ -39,7 +42,8 @@ def write(volume: Volume, name: str, step: int, **more: Any) -> dict[str, Any]:
     (directory / "state").mkdir(parents=True)
     (directory / "state" / "weights").write_bytes(name.encode())
     digest = hashlib.sha256(name.encode()).hexdigest()
-    files = {"state/weights": {"sha256": digest, "bytes": len(name)}}
+    is_shard = name.startswith("shards/")
+    files = {"state/weights": digest if is_shard else {"sha256": digest, "bytes": len(name)}}
     manifest = json.dumps({"format": 1, "step": step, "files": files, **more}).encode()
     (directory / "manifest.json").write_bytes(manifest)
     path = str(directory.relative_to(volume.root))
@@ -202,6 +206,31 @@ def test_links_in_the_place_of_records_and_directories_are_not_followed(volume: 
     (volume.experiments / NEW).symlink_to(tmp_path)
     (found,) = experiments_on(volume)
     assert found.name == "" and "cannot be read" in found.problem
+
+
+class Runs:
+    """The runs that an API server has."""
+
+    def __init__(self, *bodies: dict[str, Any]) -> None:
+        self.bodies = bodies
+
+    async def get(self, plural: str, name: str) -> dict[str, Any] | None:
+        return next((each for each in self.bodies if each["metadata"]["name"] == name), None)
+
+    async def list_all(self, plural: str) -> list[dict[str, Any]]:
+        return list(self.bodies)
+
+
+def test_adopted_answers_are_found_by_the_directory_and_by_nothing_else(volume: Volume) -> None:
+    commit = write(volume, "shards/8-2", 8, previous=None)
+    body = run(uid=NEWER, owner=NEW, adopted={"experimentUID": EXPERIMENT, "runUID": RUN})
+    body["status"] = {"adopted": commit}
+    commits = Commits(volume, Runs(body))
+    (link,) = asyncio.run(commits.of(EXPERIMENT, RUN))
+    assert link.path == commit["path"]
+    for experiment_uid, run_uid in ((NEW, NEWER), (NEW, RUN), (EXPERIMENT, NEWER)):
+        with pytest.raises(HTTPException, match="does not exist"):
+            asyncio.run(commits.of(experiment_uid, run_uid))
 
 
 def settings(volume: Volume) -> VolumeSettings:
