@@ -62,10 +62,12 @@ def said(pod: PodView | None, **more: Any) -> tuple[str, str]:
             "the pvc:// address that names it.",
         ),
         (
-            PodView("p", "u", waiting_reason="ImagePullBackOff", waiting_message='Back-off pulling image "x:1"'),
+            PodView(
+                "p", "u", waiting_reason="ImagePullBackOff", waiting_message='Back-off pulling image "x"', image="x"
+            ),
             "ImagePull",
-            'the image cannot be pulled: Back-off pulling image "x:1". Correct the image, or name the registry\'s '
-            "Secret in imagePullSecrets of spec.workers.template.spec.",
+            "the image cannot be pulled: x: `kubectl describe pod p` has the registry's answer. Correct the image, or "
+            "name the registry's Secret in imagePullSecrets of spec.workers.template.spec.",
         ),
         (
             PodView("p", "u", waiting_reason="CreateContainerConfigError", waiting_message='secret "hf" not found'),
@@ -104,6 +106,19 @@ def said(pod: PodView | None, **more: Any) -> tuple[str, str]:
 )
 def test_the_cause_is_named(pod: PodView | None, reason: str, sentence: str) -> None:
     assert said(pod) == (reason, f"Waiting for 1 of 2 workers: {sentence}")
+
+
+def test_an_image_that_cannot_be_pulled_is_told_of_in_the_same_words_between_two_tries() -> None:
+    image = "192.0.2.99:5000/nobody:1"
+    why = f'rpc error: code = NotFound desc = failed to pull and unpack image "{image}": {image}: not found'
+    trying = PodView("p", "u", waiting_reason="ErrImagePull", waiting_message=why, image=image)
+    between = f'Back-off pulling image "{image}": ErrImagePull: {why}'
+    resting = PodView("p", "u", waiting_reason="ImagePullBackOff", waiting_message=between, image=image)
+    assert said(trying) == said(resting)
+    reason, message = said(resting)
+    assert reason == "ImagePull"
+    assert f"the image cannot be pulled: {image}: failed to pull and unpack" in message
+    assert "rpc error" not in message
 
 
 def test_a_failed_job_and_a_refused_one_say_so() -> None:

@@ -18,6 +18,8 @@ _NO_CLAIM = re.compile(r'persistentvolumeclaim "([^"]+)" not found')
 _NO_KEY = re.compile(r"couldn't find key (\S+) in (Secret|ConfigMap) (\S+)")
 _NO_SOURCE = re.compile(r'(secret|configmap) "([^"]+)" not found')
 _IMAGE = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
+_BETWEEN_TRIES = re.compile(r'^Back-off pulling image "[^"]*"(?:: (?:ErrImagePull: )?)?')
+_TRANSPORT = re.compile(r"rpc error: code = \w+ desc = ")
 
 
 def workers_ready(
@@ -104,11 +106,11 @@ def _container_cause(pod: PodView) -> tuple[str, str]:
 
 
 def _image(pod: PodView) -> str:
-    """Return what the kubelet says of an image, and what to look at."""
-    said = (pod.waiting_message or pod.waiting_reason).rstrip(".")
-    named = f"{pod.image}: " if pod.image not in said else ""
+    """Return why an image cannot be pulled, in the same words during a try and between two of them."""
+    said = _TRANSPORT.sub("", _BETWEEN_TRIES.sub("", pod.waiting_message)).strip().rstrip(".")
+    why = " ".join(said.split()) or f"`kubectl describe pod {pod.name}` has the registry's answer"
     return (
-        f"the image cannot be pulled: {named}{said}. Correct the image, or name the registry's Secret in "
+        f"the image cannot be pulled: {pod.image}: {why}. Correct the image, or name the registry's Secret in "
         "imagePullSecrets of spec.workers.template.spec."
     )
 
