@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from tests.operator.builders import condition, experiment
 from tests.operator.harness import OperatorProcess, until
 
 from rapidfireai.cluster.control_plane import ControlPlane
 from rapidfireai_operator.adapters.kubernetes import Api
+from rapidfireai_operator.core.definitions import missing_fields
 
 pytestmark = pytest.mark.integration
 MakeOperator = Callable[..., OperatorProcess]
 Body = dict[str, Any]
+CRDS = Path(__file__).resolve().parents[2] / "crds"
 
 
 def claim(name: str, mode: str) -> Body:
@@ -126,3 +130,33 @@ async def test_a_workspace_that_lacks_a_right_is_left_alone_and_the_others_go_on
     assert operator.process is not None
     assert operator.process.poll() is None
     control_plane.kubectl("delete", "namespace", other, "--wait=false")
+
+
+async def test_definitions_that_are_older_than_the_operator_are_told_of_until_they_are_renewed(
+    api: Api, namespace: str, make_operator: MakeOperator, control_plane: ControlPlane, tmp_path: Path
+) -> None:
+    field, definition = "Experiment.spec.ttlSecondsAfterFinished", CRDS / "experiments.rapidfire.ai.yaml"
+    older = yaml.safe_load(definition.read_text())
+    spec = older["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    del spec["properties"]["ttlSecondsAfterFinished"]
+
+    manifest = tmp_path / "older.yaml"
+    manifest.write_text(yaml.safe_dump(older))
+
+    def replace(path: Path) -> None:
+        assert control_plane.kubectl("replace", "--filename", str(path)).returncode == 0
+
+    async def dropped(fields: tuple[str, ...]) -> bool:
+        return missing_fields(await api.description()) == fields
+
+    try:
+        replace(manifest)
+        await until("the older schema", lambda: dropped((field,)), api, namespace)
+        make_operator(RAPIDFIRE_RESYNC_SECONDS="1")
+        await api.create("experiments", namespace, experiment(replicas=1))
+        told = await event(api, namespace, "OlderDefinitions")
+        assert (told["type"], field in told["message"]) == ("Warning", True)
+        assert (await judged(api, namespace, "exp", "Expanded", "AllRunsMade"))["status"] == "True"
+    finally:
+        replace(definition)
+        await until("the schema of this version", lambda: dropped(()), api, namespace)

@@ -100,6 +100,15 @@ ALERTS = (
         "Its Role lacks a right, or an admission policy refuses the object: the log has the API server's words.",
     ),
     Alert(
+        "RapidfireOlderDefinitions",
+        "max(rapidfire_dropped_fields) > 0",
+        "5m",
+        "warning",
+        "The API server drops {{ $value }} fields that the operator knows.",
+        "The CustomResourceDefinitions are of an older version. What uses these fields does not work; all else does. "
+        "The operator's log and the events of every experiment name them.",
+    ),
+    Alert(
         "RapidfireWorkersMissing",
         f"{_RUN} (rapidfire_workers_ready) < {_RUN} (rapidfire_worker_slots)",
         "15m",

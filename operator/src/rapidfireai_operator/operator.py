@@ -18,6 +18,7 @@ from rapidfireai_operator.adapters.metrics import Metrics
 from rapidfireai_operator.adapters.mlflow import Mlflow
 from rapidfireai_operator.core.picture import Kind, Picture
 from rapidfireai_operator.loops.comparison import Comparison
+from rapidfireai_operator.loops.definitions import Definitions
 from rapidfireai_operator.loops.experiments import Experiments
 from rapidfireai_operator.loops.health import Health, serve_probes
 from rapidfireai_operator.loops.tracking import Tracking
@@ -82,6 +83,8 @@ class Operator:
         self._tasks.append(asyncio.create_task(leadership.campaign(), name="leadership"))
         self._tasks[-1].add_done_callback(_end_with)
         self._tasks.append(asyncio.create_task(comparison.run(), name="comparison"))
+        definitions = Definitions(api, self._experiments, settings.resync_seconds, self.metrics)
+        self._tasks.append(asyncio.create_task(definitions.run(), name="definitions"))
         if settings.mlflow_url:
             mlflow = Mlflow(settings.mlflow_url)
             tracking = Tracking(

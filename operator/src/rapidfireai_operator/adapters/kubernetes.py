@@ -114,6 +114,14 @@ class Api:
                 return Listing(items, int(page["metadata"]["resourceVersion"]))
             query["continue"] = page["metadata"]["continue"]
 
+    async def description(self) -> dict[str, Any]:
+        """Return what the API server says of this project's kinds, as OpenAPI v3; every account may ask for it.
+
+        Raises:
+            ApiError: If the API server refuses or does not answer.
+        """
+        return await self._send("GET", "openapi", f"/openapi/v3/apis/{GROUP}/{VERSION}")
+
     async def create(self, plural: str, namespace: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Make an object.
 
@@ -187,8 +195,20 @@ class Api:
         content: str = _JSON,
         query: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
-        begun = time.monotonic()
         where = f"{_ROOTS[plural]}/namespaces/{namespace}/{plural}" + (f"/{path}" if path else "")
+        return await self._send(method, plural, where, body=body, content=content, query=query)
+
+    async def _send(
+        self,
+        method: Method,
+        plural: str,
+        where: str,
+        *,
+        body: Mapping[str, Any] | None = None,
+        content: str = _JSON,
+        query: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        begun = time.monotonic()
         try:
             words = await self._client.param_serialize(
                 method,

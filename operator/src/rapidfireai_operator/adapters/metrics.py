@@ -82,6 +82,9 @@ class Metrics:
             "Requests that the API server refused or did not answer.",
             ["method", "resource", "code"],
         )
+        self.dropped_fields = gauge(
+            "dropped_fields", "Fields that the operator knows and the definitions in the cluster do not."
+        )
         self.mlflow_errors = counter("mlflow_errors", "Requests that MLflow refused or did not answer.")
         self.mlflow_in_step = gauge(
             "mlflow_in_step_timestamp_seconds", "When MLflow was last in step, in seconds since the epoch; 0 for never."

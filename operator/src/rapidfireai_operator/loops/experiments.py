@@ -42,6 +42,7 @@ class _Follower:
     memory: Memory = field(default_factory=Memory)
     verdict: tuple[str, int, Accepted | Refused] | None = None
     claims: Claims = field(default_factory=Claims)
+    warned_of: str = ""
     task: asyncio.Task[None] | None = None
 
 
@@ -65,6 +66,7 @@ class Experiments:
         self._writer = Writer(api, picture, clock)
         self._followers: dict[Key, _Follower] = {}
         self._open: set[str] = set()
+        self._warning = ""
 
     def open(self, namespace: str) -> None:
         """Let the reconcilers of a workspace begin: every kind has been listed there."""
@@ -73,6 +75,14 @@ class Experiments:
         self._open.add(namespace)
         for key in self._picture.known():
             self.wake(key)
+
+    def warn_of(self, warning: str) -> bool:
+        """Tell every experiment of something about all of them, once; return whether it is news."""
+        news, self._warning = warning != self._warning, warning
+        if news:
+            for key in self._picture.known():
+                self.wake(key)
+        return news and bool(warning)
 
     async def close(self) -> None:
         """Stop every task; whatever they were about to write is decided anew by the next operator."""
@@ -146,6 +156,9 @@ class Experiments:
         self._metrics.decide(decisions(outcome))
         if await self._writer.write(world, outcome, memory):
             self.wake(key)
+        if follower.warned_of != self._warning:
+            follower.warned_of = self._warning
+            self._warn(subject)
         self._show(world)
         self._metrics.count(key.namespace, key.name, memory.accounts)
         memory.accounts.clear()
@@ -212,6 +225,11 @@ class Experiments:
             if await self._writer.patch_status("icops", key.namespace, patch):
                 self.wake(key)
         return min(waits, default=None)
+
+    def _warn(self, subject: Subject) -> None:
+        if self._warning:
+            event = Event("Experiment", subject.name, subject.uid, "OlderDefinitions", self._warning, warning=True)
+            self._writer.post(subject.namespace, event)
 
     def _show(self, world: World) -> None:
         states = Counter(str(each.tally.state or "Pending") for each in world.standings)
