@@ -112,7 +112,7 @@ def line_of(run: Run) -> RunLine:
         wish=_wish(run),
         chunks_done=chunks_done(run),
         chunks_total=len(prepared.boundaries) if prepared else 0,
-        step=progress.step if progress else 0,
+        step=status.step,
         loss=metrics.get("loss", metrics.get("chunk/loss")),
         parent=spec.parent_ref.name if spec.parent_ref else "",
         warm=bool(spec.parent_ref and spec.parent_ref.warm_start),

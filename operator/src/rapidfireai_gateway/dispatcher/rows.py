@@ -57,7 +57,7 @@ def run_row(run: Body, experiment: Body) -> Row:
         "config": run["spec"]["config"],
         "flattened_config": dict(_flat(run["spec"]["config"])),
         "full_config": run["spec"]["config"],
-        "completed_steps": int(progress.get("step") or 0),
+        "completed_steps": max(int(progress.get("step") or 0), _committed(status)),
         "total_steps": int(prepared.get("totalSteps") or 0),
         "num_epochs_completed": chunks // _chunks(experiment),
         "num_chunks_visited": chunks,

@@ -337,6 +337,12 @@ class RunStatus(Status):
         own = self.progress.checkpoint if self.progress is not None else None
         return own or self.adopted
 
+    @property
+    def step(self) -> int:
+        """The step, or how many rows are answered: as reported, and no less than what is committed."""
+        reported = self.progress.step if self.progress is not None else 0
+        return max(reported, self.committed.step if self.committed is not None else 0)
+
 
 RunSpec.model_rebuild()  # it names what stands below it
 

@@ -231,7 +231,7 @@ def _row(run: Run, knobs: str) -> RunRow:
         knobs=knobs,
         chunks_done=chunks_done(run),
         chunks_total=len(prepared.boundaries) if prepared else 0,
-        step=progress.step if progress else 0,
+        step=status.step,
         total_steps=prepared.total_steps if prepared else 0,
         loss=(progress.loss if progress else None) or "",
         objective=status.display.objective,

@@ -130,9 +130,7 @@ def describe_run(run: Run, experiment: Experiment, runs: Sequence[Run], around: 
         "Age": age(run.metadata.creation_timestamp, around.now),
         "Knobs": knobs.get(name, ""),
         f"{words.piece.title()}s": f"{chunks_done(run)}/{len(prepared.boundaries)}" if prepared else "not known yet",
-        f"{words.unit.title()}{'s' if evaluates else ''}": f"{progress.step if progress else 0}/{prepared.total_steps}"
-        if prepared
-        else "",
+        f"{words.unit.title()}{'s' if evaluates else ''}": f"{status.step}/{prepared.total_steps}" if prepared else "",
         "Index": _index(run),
         "Loss": (progress.loss if progress else None) or "",
         "Worker": f"{assignment.worker}, since {_moment(assignment.granted_at, around.now)}" if assignment else "",
