@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import yaml
 
-from rapidfireai.api.experiment import MAX_SOURCE
+from rapidfireai.api.code import MAX_SOURCE
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("crds")]
 Kubectl = Callable[..., str]

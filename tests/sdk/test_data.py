@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
-from rapidfireai.api.experiment import DataSource
+from rapidfireai.api.data import DataSource
 from rapidfireai.data import DataFile, resolve
 from rapidfireai.errors import DataError
 

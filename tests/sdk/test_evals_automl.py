@@ -21,7 +21,9 @@ from pydantic import SecretStr
 
 import rapidfireai.automl
 import rapidfireai.evals.automl
-from rapidfireai.api.experiment import Code, ConfigGroup, Data, DataSource, ExperimentSpec
+from rapidfireai.api.code import Code
+from rapidfireai.api.data import Data, DataSource
+from rapidfireai.api.experiment import ConfigGroup, ExperimentSpec
 from rapidfireai.automl import (
     List,
     RFAPIModelConfig,

@@ -9,7 +9,10 @@ import pytest
 import yaml
 from tests.conftest import Kubectl
 
-from rapidfireai.api.experiment import Code, ConfigGroup, Data, DataSource, ExperimentSpec, Workers
+from rapidfireai.api.code import Code
+from rapidfireai.api.data import Data, DataSource
+from rapidfireai.api.experiment import ConfigGroup, ExperimentSpec
+from rapidfireai.api.workers import Workers
 from rapidfireai.automl import List, Range, RFLoraConfig, RFModelConfig, RFRandomSearch, RFSFTConfig
 from rapidfireai.automl.search import groups_of
 from rapidfireai.expand import expand

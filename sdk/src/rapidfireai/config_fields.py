@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rapidfireai.api.experiment import FUNCTION_PATTERN
+from rapidfireai.api.code import FUNCTION_PATTERN
 from rapidfireai.arguments import LORA_CONFIG, Argument, ArgumentTable, coerce
 from rapidfireai.errors import ConfigError
 from rapidfireai.ranges import Dtype, Range

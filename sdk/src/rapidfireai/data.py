@@ -16,7 +16,7 @@ from typing import Protocol, runtime_checkable
 
 from pydantic import ValidationError
 
-from rapidfireai.api.experiment import DataSource
+from rapidfireai.api.data import DataSource
 from rapidfireai.errors import DataError
 
 _BUILDERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}

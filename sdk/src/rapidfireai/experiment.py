@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from rapidfireai import answers, evals_call, fit_call
 from rapidfireai.answers import Evaluation
 from rapidfireai.api import run_name
-from rapidfireai.api.experiment import MAX_RUNS, MAX_WORKERS, Mode
+from rapidfireai.api.experiment import MAX_RUNS, Mode
+from rapidfireai.api.workers import MAX_WORKERS
 from rapidfireai.calls import arguments_of, no_others, one_of
 from rapidfireai.errors import ExperimentError
 from rapidfireai.evals_call import EvalsCall

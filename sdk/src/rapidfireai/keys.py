@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rapidfireai.api.base import API_VERSION
-from rapidfireai.api.experiment import EnvVar, ExperimentSpec, WorkerContainer
+from rapidfireai.api.experiment import ExperimentSpec
+from rapidfireai.api.workers import EnvVar, WorkerContainer
 
 
 def secret_name(experiment: str) -> str:

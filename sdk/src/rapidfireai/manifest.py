@@ -9,7 +9,8 @@ from typing import Any
 import yaml
 
 from rapidfireai.api.base import API_VERSION
-from rapidfireai.api.experiment import ExperimentSpec, WorkerTemplate
+from rapidfireai.api.experiment import ExperimentSpec
+from rapidfireai.api.workers import WorkerTemplate
 from rapidfireai.words import WORDS
 
 MANAGED_BY = {"app.kubernetes.io/managed-by": "rapidfireai-sdk"}

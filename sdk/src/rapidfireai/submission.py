@@ -9,19 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from rapidfireai.api.experiment import (
-    MAX_RUNS,
-    Code,
-    ConfigGroup,
-    Data,
-    DataSource,
-    ExperimentSpec,
-    Mode,
-    Objective,
-    Workers,
-)
+from rapidfireai.api.code import Code
+from rapidfireai.api.data import Data, DataSource
+from rapidfireai.api.experiment import MAX_RUNS, ConfigGroup, ExperimentSpec, Mode, Objective
 from rapidfireai.api.experiment import Experiment as ExperimentResource
 from rapidfireai.api.policies import Policy
+from rapidfireai.api.workers import Workers
 from rapidfireai.bundle import Bundle
 from rapidfireai.connection import Connection, NameTakenError
 from rapidfireai.data import DataFile

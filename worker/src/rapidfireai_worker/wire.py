@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rapidfireai.api import Experiment, Run
-from rapidfireai.api.experiment import Code, DataSource
+from rapidfireai.api.code import Code
+from rapidfireai.api.data import DataSource
 from rapidfireai.api.run import Checkpoint, Estimate, Prepared, Progress, RunError
 from rapidfireai.source import SOURCE_PATH
 from rapidfireai_worker.engine import DataRef, RunFailure, RunJob

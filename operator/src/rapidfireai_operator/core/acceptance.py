@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pydantic.alias_generators import to_camel
 
 from rapidfireai.api import ExperimentSpec
-from rapidfireai.api.experiment import DataSource
+from rapidfireai.api.data import DataSource
 from rapidfireai.expand import ConfigError, expand
 from rapidfireai.source import check_code
 from rapidfireai_operator.core.adoption import configs_of

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from rapidfireai.api import worker_name
-from rapidfireai.api.experiment import MAX_WORKERS
+from rapidfireai.api.workers import MAX_WORKERS
 from rapidfireai_operator.core.snapshot import JobView
 
 STUCK_SECONDS = 180.0

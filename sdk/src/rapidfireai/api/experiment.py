@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from rapidfireai.api.adoption import Adoption
 from rapidfireai.api.base import (
     Conditions,
-    Digest,
     FreeForm,
-    Message,
     Name,
     Number,
     ObjectMeta,
@@ -23,7 +20,10 @@ from rapidfireai.api.base import (
     cel,
     validations,
 )
+from rapidfireai.api.code import Code
+from rapidfireai.api.data import Data
 from rapidfireai.api.policies import Policies, PolicyRecord, Usage
+from rapidfireai.api.workers import Workers
 
 Trainer = Literal["SFT", "DPO", "GRPO"]
 MAX_RUNS = 10_000
@@ -32,12 +32,6 @@ MOST_RUNS = 100_000
 """How many runs an experiment can allow itself at most."""
 MAX_SHARDS = 4096
 """How many shards an evaluation may have: as many as a run may have chunks."""
-MAX_WORKERS = 256
-"""How many worker slots one experiment may have."""
-MAX_SOURCE = 65536
-"""How many characters of inline source one experiment may have."""
-FUNCTION_PATTERN = r"^([A-Za-z_]\w*(\.[A-Za-z_]\w*)*:)?[A-Za-z_]\w*$"
-"""How a function of a manifest is named: a name of the experiment's own source, or `module:name`."""
 
 
 Strategy = Literal["grid", "random"]
@@ -105,204 +99,6 @@ class Objective(Resource):
         ),
     ] = "eval_loss"
     direction: Annotated[Literal["minimize", "maximize"], Field(description="Which way is better.")] = "minimize"
-
-
-URI_PATTERN = (
-    r"^(pvc://[a-z0-9.-]+/.+|blob://sha256/[0-9a-f]{64}|hf://[^/].*|file:///.+|https?://[^/@]+/.+|(s3|gs)://[^/@]+/.+)$"
-)
-"""The URIs of data sets, in the syntax that Python and CEL share."""
-URI_FIX = (
-    "write pvc://CLAIM/path, hf://owner/name, https://host/path, s3://bucket/path, gs://bucket/path, "
-    "blob://sha256/DIGEST (what the SDK uploads) or file:///path (only where workers share the user's disk); a user "
-    "name and password do not belong in it"
-)
-
-
-def _known_scheme(uri: str) -> str:
-    if not re.fullmatch(URI_PATTERN, uri):
-        raise ValueError(URI_FIX)
-    return uri
-
-
-Uri = Annotated[
-    str,
-    StringConstraints(min_length=1, max_length=2048),
-    AfterValidator(_known_scheme),
-    Field(json_schema_extra=validations(cel(f"self.matches('{URI_PATTERN}')", URI_FIX))),
-]
-HubText = Annotated[str, Field(min_length=1, max_length=256)]
-
-
-class DataSource(Resource):
-    """Where one data set lies."""
-
-    model_config = ConfigDict(
-        json_schema_extra=validations(
-            cel(
-                "(!has(self.config) && !has(self.revision)) || self.uri.startsWith('hf://')",
-                "config and revision belong to an hf:// data set; leave them out",
-            ),
-        )
-    )
-
-    uri: Annotated[
-        Uri,
-        Field(
-            description=(
-                "pvc://CLAIM/path, hf://owner/name, https://host/path, s3://bucket/path, gs://bucket/path, "
-                "blob://sha256/DIGEST or file:///path. A path names a file that ends in .jsonl, .json, .parquet or "
-                ".csv (.gz may follow); on a claim or a bucket also a directory of such files, or several with * and ?."
-            )
-        ),
-    ]
-    split: Annotated[
-        str, Field(max_length=128, description="The split of an hf:// data set, such as train or train[:1000].")
-    ] = "train"
-    config: Annotated[HubText | None, Field(description="The configuration (subset) of an hf:// data set.")] = None
-    revision: Annotated[HubText | None, Field(description="The commit, tag or branch of an hf:// data set.")] = None
-
-
-class Data(Resource):
-    """The data sets of an experiment."""
-
-    train: Annotated[
-        DataSource | None, Field(description="The rows to train on: mode fit alone, and always there.")
-    ] = None
-    eval: Annotated[
-        DataSource | None,
-        Field(
-            description="Mode fit: the rows to evaluate on at every chunk boundary. Mode evals: the rows that every "
-            "run answers, shard by shard."
-        ),
-    ] = None
-    documents: Annotated[
-        DataSource | None,
-        Field(
-            description="Mode evals: the documents of every rag that has no document_loader of its own. The column "
-            "`text` (or `page_content`) is the text, the others become the documents' metadata."
-        ),
-    ] = None
-
-
-class ConfigMapCode(Resource):
-    """A key of a ConfigMap that holds Python source."""
-
-    name: Annotated[Name, Field(description="The ConfigMap, in the experiment's namespace.")]
-    key: Annotated[Name, Field(description="The key that holds the source, of at most 64 KiB.")] = "code.py"
-
-
-class Code(Resource):
-    """The user's Python functions: what the SDK bundled, or source; leave it out if there are none."""
-
-    model_config = ConfigDict(
-        json_schema_extra=validations(
-            cel(
-                "(has(self.bundle) ? 1 : 0) + (has(self.source) ? 1 : 0) + (has(self.configMap) ? 1 : 0) <= 1",
-                "write one of bundle, source and configMap",
-            ),
-            cel(
-                "has(self.bundle) || has(self.source) || has(self.configMap) || has(self.createModel)",
-                "write source or configMap, or leave code out (the SDK writes bundle)",
-            ),
-            cel("has(self.bundle) == has(self.python)", "bundle and python go together; the SDK writes both"),
-            cel(
-                "!has(self.bundle) || !has(self.createModel)",
-                "a bundle has its own create_model_fn; leave createModel out",
-            ),
-        )
-    )
-
-    bundle: Annotated[Digest | None, Field(description="The digest of the code bundle on the volume.")] = None
-    python: Annotated[
-        str | None,
-        Field(pattern=r"^3\.\d+$", description="The Python version that made the bundle, such as 3.11."),
-    ] = None
-    source: Annotated[
-        str | None,
-        Field(
-            min_length=1,
-            max_length=MAX_SOURCE,
-            description=(
-                'Python source. Configs name its functions as {"$function": "name"}, and those of modules that the '
-                'worker\'s image has as {"$function": "module:name"}.'
-            ),
-        ),
-    ] = None
-    config_map: Annotated[ConfigMapCode | None, Field(description="Where the source lies, instead of in `source`.")] = (
-        None
-    )
-    create_model: Annotated[
-        str | None,
-        Field(
-            max_length=256,
-            pattern=FUNCTION_PATTERN,
-            description=(
-                "The function that takes a run's config and returns (model, tokenizer): `name` or `module:name`. "
-                "Without it `model_name` is loaded."
-            ),
-        ),
-    ] = None
-
-
-class EnvVar(Resource):
-    """An environment variable of the worker, as a value or as a reference to a Secret or ConfigMap."""
-
-    name: Annotated[str, Field(max_length=253, description="The variable's name.")]
-    value: Annotated[str | None, Field(max_length=4096, description="Its value; never a secret.")] = None
-    value_from: Annotated[
-        FreeForm | None, Field(description="Where its value is read from: secretKeyRef or configMapKeyRef.")
-    ] = None
-
-
-class WorkerContainer(Resource):
-    """What may be chosen about the worker's container."""
-
-    name: Annotated[Literal["worker"], Field(description="Always `worker`.")] = "worker"
-    image: Annotated[str | None, Field(max_length=512, description="The image; the chart's by default.")] = None
-    resources: Annotated[
-        FreeForm | None,
-        Field(description="Requests and limits, such as nvidia.com/gpu; the chart's by default."),
-    ] = None
-    env: Annotated[list[EnvVar], Field(max_length=64, description="Further environment variables.")] = []
-
-
-class WorkerPodSpec(Resource):
-    """What may be chosen about the worker's pod: where it runs and what it gets, not whose rights it has."""
-
-    containers: Annotated[
-        list[WorkerContainer], Field(max_length=1, description="The worker container, the only one.")
-    ] = []
-    node_selector: Annotated[
-        dict[str, Annotated[str, Field(max_length=63)]] | None,
-        Field(description="Labels that a node must have."),
-    ] = None
-    tolerations: Annotated[list[FreeForm], Field(max_length=32, description="Taints that are tolerated.")] = []
-    affinity: Annotated[FreeForm | None, Field(description="Scheduling affinity.")] = None
-    priority_class_name: Annotated[Name | None, Field(description="The pods' PriorityClass.")] = None
-    runtime_class_name: Annotated[Name | None, Field(description="The pods' RuntimeClass.")] = None
-    image_pull_secrets: Annotated[list[FreeForm], Field(max_length=16, description="Secrets that pull the image.")] = []
-
-
-class WorkerTemplate(Resource):
-    """The allow-listed pod template of workers."""
-
-    spec: Annotated[WorkerPodSpec, Field(description="The pod.")] = WorkerPodSpec()
-
-
-class Workers(Resource):
-    """The long-lived worker pods that the runs share."""
-
-    replicas: Annotated[int, Field(ge=0, le=MAX_WORKERS, description="How many workers; one GPU each is usual.")] = 1
-    template: Annotated[WorkerTemplate, Field(description="What each worker pod looks like.")] = WorkerTemplate()
-    queue_name: Annotated[
-        str | None,
-        Field(
-            min_length=1,
-            max_length=63,
-            pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
-            description="The LocalQueue of Kueue that admits each worker's Job; the chart's by default.",
-        ),
-    ] = None
 
 
 class Storage(Resource):
@@ -526,15 +322,3 @@ class Experiment(BaseModel):
             pydantic.ValidationError: If the object is not an Experiment.
         """
         return cls.model_validate(body, extra="ignore")
-
-
-__all__ = [
-    "Code",
-    "ConfigGroup",
-    "Data",
-    "DataSource",
-    "Experiment",
-    "ExperimentSpec",
-    "ExperimentStatus",
-    "Message",
-]

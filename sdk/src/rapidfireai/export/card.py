@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from rapidfireai.api import Experiment, Run
-from rapidfireai.api.experiment import DataSource
+from rapidfireai.api.data import DataSource
 from rapidfireai.api.run import Checkpoint
 from rapidfireai.expand import restore
 from rapidfireai.export.fetching import Manifest

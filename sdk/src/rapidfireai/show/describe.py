@@ -13,7 +13,9 @@ from kubernetes.client import CoreV1Event, V1Pod
 
 from rapidfireai.api import Experiment, ICOp, Run
 from rapidfireai.api.base import Condition
-from rapidfireai.api.experiment import Code, DataSource, ExperimentSpec, Objective, Retention
+from rapidfireai.api.code import Code
+from rapidfireai.api.data import DataSource
+from rapidfireai.api.experiment import ExperimentSpec, Objective, Retention
 from rapidfireai.api.run import Estimate
 from rapidfireai.expand import restore
 from rapidfireai.progress.estimates import estimates_of
