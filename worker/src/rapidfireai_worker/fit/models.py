@@ -19,6 +19,7 @@ from rapidfireai_worker.engine import RunFailure
 from rapidfireai_worker.fit.memory import bytes_of
 from rapidfireai_worker.fit.recorded import Recorded, value_at
 from rapidfireai_worker.rng import Rng
+from rapidfireai_worker.rows.permission import check_readable
 
 Loader = Callable[[dict[str, Any]], tuple[Any, Any]]
 """From the config to (model, tokenizer): the user's create_model_fn, or `load_by_name`."""
@@ -274,6 +275,8 @@ def with_pad_token(tokenizer: Any) -> Any:
 
 
 def _pretrained(auto: Any, name: str, field_name: str, kwargs: dict[str, Any]) -> Any:
+    if name.startswith("/"):
+        check_readable(Path(name), field_name, name, model=True, files=True)
     if name.startswith("/") and not Path(name).is_dir():
         raise RunFailure("ModelNotFound", f"{field_name}: {name} is not a folder that this worker sees")
     try:

@@ -12,6 +12,7 @@ from typing import Any
 
 from rapidfireai_worker.engine import RunFailure
 from rapidfireai_worker.layout import Volume
+from rapidfireai_worker.rows.permission import check_readable
 
 BUILDERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
 """Which reader of the datasets library reads a file, by its suffix."""
@@ -47,10 +48,11 @@ def resolve_path(
         missing: The reason of the failure if nothing is there.
 
     Raises:
-        RunFailure: If nothing is there.
+        RunFailure: If nothing is there, or it may not be read.
     """
     root, path = _located(uri, field, volume, claims, missing)
     _check_inside(path, root, uri, field, missing)
+    check_readable(path, field, uri, model=missing == "ModelNotFound")
     if not path.exists():
         fix = "upload it again" if uri.startswith("blob://") else "put it there or correct the URI"
         raise RunFailure(missing, f"{field}: {uri} does not exist (looked for {path}); {fix}")
@@ -82,9 +84,10 @@ def local_files(uri: str, field: str, volume: Volume, claims: Mapping[str, Path]
         claims: Where each claim is mounted.
 
     Raises:
-        RunFailure: If nothing is there, or not only files of one known kind.
+        RunFailure: If nothing is there, it may not be read, or it is not only files of one known kind.
     """
     root, path = _located(uri, field, volume, claims, "DatasetNotFound")
+    check_readable(path, field, uri, model=False)
     if not path.exists() and _GLOB & set(uri):
         found = sorted(each for each in root.glob(str(path.relative_to(root))) if each.is_file())
         if not found:
@@ -96,6 +99,7 @@ def local_files(uri: str, field: str, volume: Volume, claims: Mapping[str, Path]
         )
     for each in found:
         _check_inside(each, root, uri, field, "DatasetNotFound")
+        check_readable(each, field, uri, model=False)
     return described(uri, field, found)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from rapidfireai.arguments import did_you_mean
 from rapidfireai_worker.engine import RunFailure
+from rapidfireai_worker.rows.permission import check_readable
 
 ENGINE_FIELD = "vllm_config.model_config"
 SAMPLING_FIELD = "vllm_config.sampling_params"
@@ -174,6 +175,8 @@ def _check_names(given: Mapping[str, Any], known: Iterable[str], field: str, own
 
 def _check_model(model: str) -> None:
     path = Path(model)
+    if path.is_absolute():
+        check_readable(path, f"{ENGINE_FIELD}.model", model, model=True, files=True)
     if path.is_absolute() and not (path / "config.json").is_file() and not path.is_file():
         what = "has no config.json" if path.exists() else "does not exist"
         raise RunFailure(
