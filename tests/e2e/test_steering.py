@@ -67,7 +67,8 @@ def icop(folder: Path, name: str, experiment: str, op: str, *runs: str, **more: 
 
 
 def committed(cluster: Cluster, run: str) -> int:
-    return int((cluster.get("rfrun", run)["status"].get("progress") or {}).get("checkpoint", {}).get("step", 0))
+    status = cluster.get("rfrun", run).get("status", {})  # it has none when it has just been made
+    return int((status.get("progress") or {}).get("checkpoint", {}).get("step", 0))
 
 
 def state(cluster: Cluster, run: str) -> str:
