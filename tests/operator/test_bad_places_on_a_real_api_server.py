@@ -157,6 +157,9 @@ async def test_definitions_that_are_older_than_the_operator_are_told_of_until_th
         told = await event(api, namespace, "OlderDefinitions")
         assert (told["type"], field in told["message"]) == ("Warning", True)
         assert (await judged(api, namespace, "exp", "Expanded", "AllRunsMade"))["status"] == "True"
+        assert (await judged(api, namespace, "exp", "DefinitionsCurrent", "OlderDefinitions"))["status"] == "False"
+        replace(definition)
+        assert (await judged(api, namespace, "exp", "DefinitionsCurrent", "Renewed"))["status"] == "True"
     finally:
         replace(definition)
         await until("the schema of this version", lambda: dropped(()), api, namespace)

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from rapidfireai_operator.core.definitions import missing_fields
+from rapidfireai_operator.core.conditions import Verdict, judged
+from rapidfireai_operator.core.definitions import currency, missing_fields
+from rapidfireai_operator.core.news import is_bad, is_news
 from rapidfireai_operator.loops.definitions import outdated
 
 CRDS = Path(__file__).resolve().parents[2] / "crds"
@@ -51,3 +53,13 @@ def test_the_sentence_names_three_fields_and_the_command() -> None:
     sentence = outdated(("Run.spec.a", "Run.spec.b", "Run.spec.c", "Run.spec.d"))
     assert "drop Run.spec.a, Run.spec.b, Run.spec.c and 1 more" in sentence
     assert "kubectl apply --server-side -f crds/" in sentence
+
+
+def test_an_experiment_says_so_and_takes_it_back_and_else_says_nothing() -> None:
+    assert currency([], "") == []
+    (wrong,) = currency([], "They drop Run.spec.a.")
+    assert wrong == Verdict("DefinitionsCurrent", "False", "OlderDefinitions", "They drop Run.spec.a.")
+    assert is_news(None, wrong) and is_bad(wrong)
+    told = judged([], [wrong], generation=1, now=0.0)
+    (right,) = currency(told, "")
+    assert (right.status, right.reason) == ("True", "Renewed")

@@ -106,7 +106,7 @@ ALERTS = (
         "warning",
         "The API server drops {{ $value }} fields that the operator knows.",
         "The CustomResourceDefinitions are of an older version. What uses these fields does not work; all else does. "
-        "The operator's log and the events of every experiment name them.",
+        "The operator's log and a condition of every experiment name them.",
     ),
     Alert(
         "RapidfireWorkersMissing",

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from rapidfireai.api import Experiment, ICOp, Run
+from rapidfireai.api import Condition, Experiment, ICOp, Run
+from rapidfireai_operator.core.conditions import Verdict, find
 
 Schema = Mapping[str, Any]
 KINDS = (Experiment, Run, ICOp)
+CURRENT = "DefinitionsCurrent"
+"""The condition of an experiment that says whether definitions of its cluster drop fields."""
+
+
+def currency(conditions: Iterable[Condition], outdated: str) -> list[Verdict]:
+    """Judge the definitions in an experiment's condition; one that never had a reason to says nothing about them.
+
+    Args:
+        conditions: The experiment's conditions so far.
+        outdated: What is wrong with them; empty if nothing is.
+    """
+    if outdated:
+        return [Verdict(CURRENT, "False", "OlderDefinitions", outdated)]
+    known = find(conditions, CURRENT) is not None
+    return [Verdict(CURRENT, "True", "Renewed", "The definitions have every field that the operator knows.")] * known
 
 
 def missing_fields(served: Schema) -> tuple[str, ...]:

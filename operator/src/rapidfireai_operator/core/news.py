@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rapidfireai.api import Condition
 from rapidfireai_operator.core.conditions import Verdict
+from rapidfireai_operator.core.definitions import CURRENT
 from rapidfireai_operator.core.suspension import SUSPENDED
 
 _USUAL = frozenset({"Starting", "Leaving", "NotFinished", "NotNeeded", "Queued", SUSPENDED, "Suspending", "Resumed"})
@@ -11,9 +12,9 @@ _USUAL = frozenset({"Starting", "Leaving", "NotFinished", "NotNeeded", "Queued",
 
 
 def is_news(before: Condition | None, verdict: Verdict) -> bool:
-    """Return whether a judgement is worth an event: acceptance, expansion, workers, suspension, the end."""
+    """Return whether a judgement is worth an event: acceptance, runs, workers, suspension, definitions, the end."""
     told = (
-        {"Accepted", "WorkersReady", SUSPENDED}
+        {"Accepted", "WorkersReady", SUSPENDED, CURRENT}
         if verdict.status == "False"
         else {"Accepted", "WorkersReady", "Expanded", "Finished", SUSPENDED}
     )

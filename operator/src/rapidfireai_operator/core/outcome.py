@@ -12,12 +12,17 @@ from rapidfireai_operator.core.conditions import Event
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What the operator was told by its settings."""
+    """What the operator was told by its settings, and found in the cluster as a whole.
+
+    Attributes:
+        outdated: What to say of definitions that are older than the operator; empty if they are not.
+    """
 
     defaults: jobs.WorkerDefaults
     lease_seconds: float
     idle_seconds: float
     allow_file_uris: bool
+    outdated: str = ""
 
 
 @dataclass(frozen=True, slots=True)

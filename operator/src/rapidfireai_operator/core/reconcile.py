@@ -16,6 +16,7 @@ from rapidfireai_operator.core.acceptance import Accepted, Refused, ranked_by
 from rapidfireai_operator.core.adoption import entry_of, wanted_of
 from rapidfireai_operator.core.clones import manifest, open_claims
 from rapidfireai_operator.core.conditions import Event, Verdict, find, judged, merge_patch, owned, stored
+from rapidfireai_operator.core.definitions import currency
 from rapidfireai_operator.core.diagnose import workers_ready
 from rapidfireai_operator.core.expiry import announced, expiry
 from rapidfireai_operator.core.fates import fate, living_process, takes_work
@@ -62,14 +63,15 @@ def reconcile(world: World, verdict: Accepted | Refused, claims: Mapping[str, st
     if operations.icops:
         return operations  # what they change is looked at anew
     if isinstance(verdict, Refused):
-        return replace(keep_icops(world), experiment=_refuse(world, verdict))
+        return replace(keep_icops(world), experiment=_refuse(world, verdict, rules))
     return _Pass(world, verdict, claims, rules).outcome()
 
 
-def _refuse(world: World, verdict: Refused) -> StatusPatch | None:
+def _refuse(world: World, verdict: Refused, rules: Rules) -> StatusPatch | None:
     judgements = [
         Verdict("Accepted", "False", verdict.reason, verdict.message),
         Verdict("Progressing", "False", "Refused", "The experiment was not accepted."),
+        *currency(world.experiment.status.conditions, rules.outdated),
     ]
     if not world.runs:
         judgements += [
@@ -169,7 +171,7 @@ class _Pass:
                 "experimentRef": subject.name,
                 "index": index,
                 "config": self.verdict.leaves[index - 1],
-                **wanted_of(subject.name, entry_of(self.verdict.spec, index)),
+                **wanted_of(subject, entry_of(self.verdict.spec, index)),
             },
         }
 
@@ -349,6 +351,7 @@ class _Pass:
                 suspend=suspend,
                 leaving=still_there(world.experiment, world.slots),
             ),
+            *currency(world.experiment.status.conditions, self.rules.outdated),
         ]
         update = {"next_index": self.next_index, "policies": self.policies.records, "usage": self.policies.usage}
         return _experiment_patch(world, summary.status.model_copy(update=update), verdicts, self.policies.events)

@@ -44,8 +44,12 @@ class Definitions:
 
     def _tell(self, missing: tuple[str, ...]) -> None:
         self._metrics.dropped_fields.set(len(missing))
-        if self._experiments.warn_of(outdated(missing) if missing else ""):
+        if not self._experiments.learn(outdated(missing) if missing else ""):
+            return
+        if missing:
             _log.warning("the definitions are older than this operator", dropped=list(missing), fix=FIX)
+        else:
+            _log.info("the definitions are as new as this operator by now")
 
 
 def outdated(missing: tuple[str, ...]) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
@@ -42,7 +42,6 @@ class _Follower:
     memory: Memory = field(default_factory=Memory)
     verdict: tuple[str, int, Accepted | Refused] | None = None
     claims: Claims = field(default_factory=Claims)
-    warned_of: str = ""
     task: asyncio.Task[None] | None = None
 
 
@@ -66,7 +65,6 @@ class Experiments:
         self._writer = Writer(api, picture, clock)
         self._followers: dict[Key, _Follower] = {}
         self._open: set[str] = set()
-        self._warning = ""
 
     def open(self, namespace: str) -> None:
         """Let the reconcilers of a workspace begin: every kind has been listed there."""
@@ -76,13 +74,14 @@ class Experiments:
         for key in self._picture.known():
             self.wake(key)
 
-    def warn_of(self, warning: str) -> bool:
-        """Tell every experiment of something about all of them, once; return whether it is news."""
-        news, self._warning = warning != self._warning, warning
-        if news:
-            for key in self._picture.known():
-                self.wake(key)
-        return news and bool(warning)
+    def learn(self, outdated: str) -> bool:
+        """Let every experiment say `outdated` of the definitions in the cluster; return whether it is news."""
+        if outdated == self._rules.outdated:
+            return False
+        self._rules = replace(self._rules, outdated=outdated)
+        for key in self._picture.known():
+            self.wake(key)
+        return True
 
     async def close(self) -> None:
         """Stop every task; whatever they were about to write is decided anew by the next operator."""
@@ -156,9 +155,6 @@ class Experiments:
         self._metrics.decide(decisions(outcome))
         if await self._writer.write(world, outcome, memory):
             self.wake(key)
-        if follower.warned_of != self._warning:
-            follower.warned_of = self._warning
-            self._warn(subject)
         self._show(world)
         self._metrics.count(key.namespace, key.name, memory.accounts)
         memory.accounts.clear()
@@ -225,11 +221,6 @@ class Experiments:
             if await self._writer.patch_status("icops", key.namespace, patch):
                 self.wake(key)
         return min(waits, default=None)
-
-    def _warn(self, subject: Subject) -> None:
-        if self._warning:
-            event = Event("Experiment", subject.name, subject.uid, "OlderDefinitions", self._warning, warning=True)
-            self._writer.post(subject.namespace, event)
 
     def _show(self, world: World) -> None:
         states = Counter(str(each.tally.state or "Pending") for each in world.standings)
