@@ -9,7 +9,7 @@ from tests.operator.test_reconcile import NOW, PREPARED, Scene
 
 from rapidfireai.api import ExperimentSpec, Run
 from rapidfireai_operator.core.acceptance import Refused, judge
-from rapidfireai_operator.core.adoption import beginning, configs_of, rival
+from rapidfireai_operator.core.adoption import beginning, configs_of, home_of_new, rival
 from rapidfireai_operator.core.lifecycle import Holding, Limits, candidate, chunks_done, describe, settle
 from rapidfireai_operator.core.snapshot import Subject
 
@@ -59,6 +59,18 @@ def test_runs_are_made_again_with_their_numbers_and_used_numbers_stay_used() -> 
     assert made[3]["adopted"]["checkpoint"] == COMMIT
     assert (made[5]["config"], made[5]["desiredState"], made[5]["priority"]) == (clone["config"], "Stopped", 3)
     assert made[5]["parentRef"]["name"] == "exp-r1", "the parent is called as it is now"
+
+
+def test_a_new_run_has_its_files_beside_those_of_the_adopted_ones() -> None:
+    scene = Scene(runs=2, adopted=adopted({"index": 1, "adopted": before()}, next_index=2))
+    made = {body["spec"]["index"]: body["spec"] for body in scene.look().create}
+    assert made[2]["adopted"] == {"experimentUID": OLD}
+    assert home_of_new(scene.subject()) == {"adopted": {"experimentUID": OLD}}
+    assert home_of_new(Scene().subject()) == {}
+    new = Run.from_body({"metadata": {"uid": "own"}, "spec": {**made[2]}, "status": {}})
+    assert new.volume_uid == "own"
+    status = describe(new, settle(new, Holding(), LIMITS, NOW).status, NOW).status
+    assert (status.state, status.attempt, status.committed) == ("Pending", 0, None)
 
 
 def test_what_the_lost_operator_had_not_made_yet_is_made_as_usual() -> None:

@@ -116,6 +116,12 @@ def test_an_adopted_run_is_kept_where_its_files_are(volume: Volume) -> None:
     assert not (volume.experiments / NEW).exists()
 
 
+def test_a_run_that_was_made_after_the_adoption_is_kept_beside_the_others(volume: Volume) -> None:
+    keep(volume, run(), run(uid=NEWER, owner=NEW, adopted={"experimentUID": EXPERIMENT}))
+    (found,) = experiments_on(volume)
+    assert found.runs == (RUN, NEWER)
+
+
 def test_a_commit_that_the_worker_recorded_last_is_newer_than_what_the_api_server_showed(volume: Volume) -> None:
     first, second = write(volume, "checkpoints/8-3", 8), write(volume, "checkpoints/12-5", 12)
     keep(volume, run(first))

@@ -218,7 +218,7 @@ class Backend:
         """Return where on the volume the files of a run lie."""
         adopted, metadata = run["spec"].get("adopted"), run["metadata"]
         if adopted:
-            return f"experiments/{adopted['experimentUID']}/runs/{adopted['runUID']}"
+            return f"experiments/{adopted['experimentUID']}/runs/{adopted.get('runUID') or metadata['uid']}"
         owners = [each["uid"] for each in metadata.get("ownerReferences") or () if each["kind"] == "Experiment"]
         if not owners:
             owners = [(await self.experiment(namespace, run["spec"]["experimentRef"]))["metadata"]["uid"]]

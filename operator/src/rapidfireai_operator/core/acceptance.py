@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -205,7 +206,7 @@ def _check_policies(spec: ExperimentSpec) -> Refused | None:
 def _check_adopted(spec: ExperimentSpec) -> Refused | None:
     """Check that no two runs write into one directory."""
     directories = [each.adopted.run_uid for each in spec.adopted.runs] if spec.adopted is not None else []
-    twice = sorted({each for each in directories if directories.count(each) > 1})
+    twice = [each for each, count in Counter(directories).items() if count > 1]
     if twice:
         return Refused("InvalidSpec", f"spec.adopted.runs: {twice[0]} is the directory of two runs; leave one out")
     return None

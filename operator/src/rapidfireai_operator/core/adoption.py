@@ -47,24 +47,30 @@ def entry_of(spec: ExperimentSpec, index: int) -> AdoptedRun | None:
     return next((each for each in runs if each.index == index), None)
 
 
-def wanted_of(experiment: str, entry: AdoptedRun | None) -> dict[str, Any]:
+def wanted_of(experiment: Subject, entry: AdoptedRun | None) -> dict[str, Any]:
     """Return what the spec of a run says beside its index and config.
 
     Args:
-        experiment: The experiment's name, which may be another one than before.
+        experiment: Its experiment, whose name may be another one than before.
         entry: What is brought along for the run; None for one that is new.
     """
     if entry is None:
-        return {"desiredState": "Running"}
+        return {"desiredState": "Running", **home_of_new(experiment)}
     spec: dict[str, Any] = {"desiredState": entry.desired_state, "adopted": entry.adopted.to_wire()}
     if entry.when != "Boundary":
         spec["when"] = entry.when
     if entry.priority:
         spec["priority"] = entry.priority
     if entry.parent_ref is not None:
-        name = run_name(experiment, entry.parent_ref.index)
+        name = run_name(experiment.name, entry.parent_ref.index)
         spec["parentRef"] = entry.parent_ref.model_copy(update={"name": name}).to_wire()
     return spec
+
+
+def home_of_new(experiment: Subject) -> dict[str, Any]:
+    """Return what the spec of a new run says so that its files lie in the directory of its experiment."""
+    uid = _adopts(experiment)
+    return {"adopted": {"experimentUID": uid}} if uid else {}
 
 
 def beginning(run: Run) -> RunStatus:

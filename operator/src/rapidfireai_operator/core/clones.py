@@ -21,6 +21,7 @@ from rapidfireai.errors import ConfigError
 from rapidfireai.expand import is_evaluation
 from rapidfireai_operator.core import jobs
 from rapidfireai_operator.core.acceptance import Accepted, Refused, clone_obstacle
+from rapidfireai_operator.core.adoption import home_of_new
 from rapidfireai_operator.core.conditions import find, shortened
 from rapidfireai_operator.core.snapshot import World
 
@@ -101,6 +102,7 @@ def manifest(world: World, claim: Claim) -> Mapping[str, Any] | None:
             "desiredState": "Running",
             "parentRef": reference.to_wire(),
         }
+        | home_of_new(subject)
         | ({"priority": parent.spec.priority} if parent.spec.priority else {})
         | ({"requestedBy": icop.spec.requested_by} if icop.spec.requested_by else {}),
     }

@@ -35,7 +35,11 @@ class Adoption(Resource):
             cel(
                 "!has(self.runs) || self.runs.all(each, each.adopted.experimentUID == self.uid)",
                 "every run comes from the directory that the experiment takes over: write its uid as experimentUID",
-            )
+            ),
+            cel(
+                "!has(self.runs) || self.runs.all(each, has(each.adopted.runUID))",
+                "every run that is made again has a directory: write adopted.runUID",
+            ),
         )
     )
 

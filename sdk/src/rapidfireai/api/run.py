@@ -255,7 +255,8 @@ class Adopted(Resource):
     model_config = ConfigDict(
         json_schema_extra=validations(
             cel(
-                "!has(self.checkpoint) || self.checkpoint.path.startsWith('experiments/' + self.experimentUID + "
+                "!has(self.checkpoint) || has(self.runUID) && "
+                "self.checkpoint.path.startsWith('experiments/' + self.experimentUID + "
                 "'/runs/' + self.runUID + '/')",
                 "checkpoint.path lies in the run's own directory: experiments/EXPERIMENTUID/runs/RUNUID",
             )
@@ -265,7 +266,13 @@ class Adopted(Resource):
     experiment_uid: Annotated[
         Uid, Field(alias="experimentUID", description="The experiment's directory: experiments/UID.")
     ]
-    run_uid: Annotated[Uid, Field(alias="runUID", description="The run's directory in that: runs/UID.")]
+    run_uid: Annotated[
+        Uid | None,
+        Field(
+            alias="runUID",
+            description="The run's directory in that: runs/UID. Its own UID, if it was made after the adoption.",
+        ),
+    ] = None
     attempt: Annotated[int, Field(ge=0, description="The last attempt that may have written there.")] = 0
     checkpoint: Annotated[Checkpoint | None, Field(description="The last commit that is whole.")] = None
     state: Annotated[
@@ -359,7 +366,8 @@ class Run(BaseModel):
     @property
     def volume_uid(self) -> str:
         """The UID that its files lie under: its own, or the one of before it was adopted."""
-        return self.spec.adopted.run_uid if self.spec.adopted is not None else self.metadata.uid
+        before = self.spec.adopted.run_uid if self.spec.adopted is not None else None
+        return before or self.metadata.uid
 
     @classmethod
     def from_body(cls, body: dict[str, Any]) -> Run:

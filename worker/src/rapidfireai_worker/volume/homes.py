@@ -24,7 +24,7 @@ def home_of(run: Body) -> Home:
     """Return where the files of a Run lie."""
     adopted = run.get("spec", {}).get("adopted")
     if adopted:
-        return Home(str(adopted["experimentUID"]), str(adopted["runUID"]))
+        return Home(str(adopted["experimentUID"]), str(adopted.get("runUID") or run["metadata"]["uid"]))
     owners = [each["uid"] for each in run["metadata"].get("ownerReferences", []) if each["kind"] == "Experiment"]
     return Home(str(owners[0]) if owners else "", str(run["metadata"]["uid"]))
 
