@@ -45,6 +45,12 @@ class Cluster:
     def get(self, kind: str, name: str) -> dict[str, Any]:
         return dict(json.loads(self.kubectl("get", kind, name, "-o", "json")))
 
+    def committed(self, run: str) -> int:
+        """Return the step of a run's last commit; 0 if there is none, or no such run yet."""
+        found = self.kubectl("get", "rfrun", run, "--ignore-not-found", "-o", "json")
+        status = json.loads(found).get("status", {}) if found else {}
+        return int((status.get("progress") or {}).get("checkpoint", {}).get("step", 0))
+
     def list(self, kind: str, experiment: str) -> list[dict[str, Any]]:
         selector = f"rapidfire.ai/experiment={experiment}"
         return list(json.loads(self.kubectl("get", kind, "-l", selector, "-o", "json"))["items"])

@@ -80,11 +80,6 @@ def manifest(folder: Path) -> Path:
     return file
 
 
-def committed(cluster: Cluster, run: str) -> int:
-    status = cluster.get("rfrun", run).get("status", {})
-    return int(status.get("progress", {}).get("checkpoint", {}).get("step", 0))
-
-
 def want(cluster: Cluster, run: str, state: str) -> None:
     cluster.kubectl("patch", "rfrun", run, "--type=merge", "-p", json.dumps({"spec": {"desiredState": state}}))
 
@@ -107,10 +102,10 @@ def test_a_lost_cluster_is_adopted_from_its_volume(cluster: Cluster, tmp_path: P
     stories = cluster.local.volume / "stories"
     model, rows = put_model(stories), put_rows(stories)
     cluster.kubectl("apply", "-f", str(manifest(tmp_path)))
-    cluster.wait("the first run has committed", lambda: cluster.list("rfrun", "lost") and committed(cluster, STOPPED))
+    cluster.wait("the first run has committed", lambda: cluster.committed(STOPPED))
     want(cluster, STOPPED, "Stopped")
     cluster.wait("it is stopped", lambda: cluster.get("rfrun", STOPPED)["status"]["state"] == "Stopped")
-    cluster.wait("the second run is ahead", lambda: committed(cluster, UNDER_WAY) > committed(cluster, STOPPED))
+    cluster.wait("the second run is ahead", lambda: cluster.committed(UNDER_WAY) > cluster.committed(STOPPED))
     before = {name: cluster.get("rfrun", name) for name in (STOPPED, UNDER_WAY)}
 
     rapidfireai(cluster, "stop")

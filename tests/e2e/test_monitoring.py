@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from tests.e2e.conftest import ROOT, Cluster
-from tests.e2e.test_steering import committed, experiment, icop, written
+from tests.e2e.test_steering import experiment, icop, written
 from tests.support.chat_server import ChatServer, chat_server
 from tests.support.prometheus import Prometheus, filled_in, panels, prometheus
 
@@ -55,7 +55,7 @@ def value(watched: Prometheus, query: str) -> float:
 def train_and_steer(cluster: Cluster, watched: Prometheus, rows: Path) -> None:
     """Train two runs, and stop and resume each: the second of a kind is what a rate can show."""
     cluster.kubectl("apply", "-f", experiment("watched", rows))
-    cluster.wait("the first run has committed", lambda: committed(cluster, "watched-r1") > 0)
+    cluster.wait("the first run has committed", lambda: cluster.committed("watched-r1") > 0)
     for number, run in enumerate(("watched-r1", "watched-r2"), start=1):
         for op in ("Stop", "Resume"):
             name = f"{op.lower()}-{number}"

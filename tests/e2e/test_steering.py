@@ -66,11 +66,6 @@ def icop(folder: Path, name: str, experiment: str, op: str, *runs: str, **more: 
     return written(folder, name, {"kind": "ICOp", "spec": {"experimentRef": experiment, "op": op, **about, **more}})
 
 
-def committed(cluster: Cluster, run: str) -> int:
-    status = cluster.get("rfrun", run).get("status", {})  # it has none when it has just been made
-    return int((status.get("progress") or {}).get("checkpoint", {}).get("step", 0))
-
-
 def state(cluster: Cluster, run: str) -> str:
     return str(cluster.get("rfrun", run).get("status", {}).get("state", ""))
 
@@ -78,12 +73,12 @@ def state(cluster: Cluster, run: str) -> str:
 def test_kubectl_alone_stops_clones_deletes_and_resumes(cluster: Cluster, rows: Path) -> None:
     cluster.kubectl("apply", "-f", experiment("steer", rows))
     cluster.wait("the runs are there", lambda: len(cluster.list("rfrun", "steer")) == 2)
-    cluster.wait("the first run has committed", lambda: committed(cluster, "steer-r1") > 0)
+    cluster.wait("the first run has committed", lambda: cluster.committed("steer-r1") > 0)
 
     stop = '{"spec":{"desiredState":"Stopped","when":"Immediate"}}'
     cluster.kubectl("patch", "rfrun", "steer-r1", "--type=merge", "-p", stop)
     cluster.wait("the first run rests", lambda: state(cluster, "steer-r1") == "Stopped", 60)
-    rested = committed(cluster, "steer-r1")
+    rested = cluster.committed("steer-r1")
     assert cluster.get("rfrun", "steer-r1")["spec"]["requestedBy"]
 
     patch = {"training_args.learning_rate": 1e-4, "peft_config": {"lora_dropout": 0.25}}
@@ -106,8 +101,8 @@ def test_kubectl_alone_stops_clones_deletes_and_resumes(cluster: Cluster, rows: 
 
     cluster.kubectl("delete", "rfrun", "steer-r2", "--timeout=30s")
     cluster.kubectl("patch", "rfrun", "steer-r1", "--type=merge", "-p", '{"spec":{"desiredState":"Running"}}')
-    cluster.wait("the first run goes on", lambda: committed(cluster, "steer-r1") > rested)
-    cluster.wait("the clone has committed", lambda: committed(cluster, "steer-r3") > 0)
+    cluster.wait("the first run goes on", lambda: cluster.committed("steer-r1") > rested)
+    cluster.wait("the clone has committed", lambda: cluster.committed("steer-r3") > 0)
     cluster.kubectl("create", "-f", icop(rows, "all", "steer", "Delete", when="Immediate"))
     cluster.kubectl("wait", "--for=condition=Complete", "icop/all", "--timeout=60s")
     cluster.wait("they are deleted", lambda: {state(cluster, f"steer-r{n}") for n in (1, 3)} == {"Deleted"}, 60)
@@ -140,7 +135,7 @@ def test_python_and_the_terminal_steer_while_run_fit_blocks(
         reader = threading.Thread(target=lambda: lines.extend(notebook.stdout or ()))
         reader.start()
         cluster.wait("the runs are there", lambda: len(cluster.list("rfrun", "steered")) == 4)
-        cluster.wait("the first run has committed", lambda: committed(cluster, "steered-r1") > 0)
+        cluster.wait("the first run has committed", lambda: cluster.committed("steered-r1") > 0)
         with Experiment.attach(
             "steered", experiments_path=tmp_path / "other", kubeconfig=cluster.local.kubeconfig
         ) as back:
