@@ -35,7 +35,16 @@ VALUE_SETS: dict[str, Object] = {
             "extraVolumes": [{"name": "authority", "configMap": {"name": "authority"}}],
             "extraVolumeMounts": [{"name": "authority", "mountPath": "/etc/authority", "readOnly": True}],
         },
-        "worker": {"queueName": "gpus"},
+        "worker": {
+            "queueName": "gpus",
+            "nodeSelector": {"pool": "gpu"},
+            "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+            "affinity": {"nodeAffinity": {}},
+            "priorityClassName": "low",
+            "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}],
+            "extraVolumes": [{"name": "authority", "configMap": {"name": "authority"}}],
+            "extraVolumeMounts": [{"name": "authority", "mountPath": "/etc/authority", "readOnly": True}],
+        },
         "volume": {"storageClassName": "nfs", "size": "1Ti"},
         "mlflow": {"backendStoreSecret": {"name": "mlflow-db"}, "artifactsDestination": "s3://bucket/mlflow"},
         "ingress": {

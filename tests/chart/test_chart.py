@@ -65,6 +65,7 @@ def test_the_operator_is_told_everything_by_its_environment(usual: list[Object])
         "RAPIDFIRE_LEASE_NAMESPACE": "metadata.namespace",
         "RAPIDFIRE_LEADER_SECONDS": "10",
         "RAPIDFIRE_QUEUE_NAME": "",
+        "RAPIDFIRE_WORKER_POD": "{}",
         "RAPIDFIRE_MLFLOW_URL": f"http://rapidfire-mlflow.{SYSTEM}.svc:8852",
         "RAPIDFIRE_WORKER_IMAGE": "rapidfireai/worker:0.1.0",
         "RAPIDFIRE_WORKER_IDLE_SECONDS": "300",

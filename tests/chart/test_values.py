@@ -120,6 +120,14 @@ def test_an_ingress_serves_each_host_and_browsers_are_told(production: list[Obje
     assert "mlflow.example.org" in next(each for each in command if each.startswith("--allowed-hosts="))
 
 
+def test_the_operator_is_told_what_every_worker_has(production: list[Object]) -> None:
+    told = json.loads(environment(find(production, "Deployment", "rapidfire-operator", SYSTEM))["RAPIDFIRE_WORKER_POD"])
+    given = VALUE_SETS["production"]["worker"]
+    same = ("nodeSelector", "tolerations", "affinity", "priorityClassName")
+    extra = {"env": "extraEnv", "volumes": "extraVolumes", "volumeMounts": "extraVolumeMounts"}
+    assert told == {**{name: given[name] for name in same}, **{name: given[value] for name, value in extra.items()}}
+
+
 def test_workers_pull_with_the_secrets_and_the_identity_of_their_account(production: list[Object]) -> None:
     account = find(production, "ServiceAccount", "rapidfire-worker", "team-b")
     assert account["imagePullSecrets"] == [{"name": "login"}]
@@ -250,6 +258,7 @@ def _below(path: str, stems: set[str]) -> bool:
             ["at '/image/pullPolicy'", "'Always', 'IfNotPresent', 'Never'"],
         ),
         ({"worker": {"resources": {"limits": {"memory": "8 GB"}}}}, ["at '/worker/resources/limits/memory'"]),
+        ({"worker": {"extraVolumes": [{"name": "claim-0"}]}}, ["at '/worker/extraVolumes/0/name'"]),
         ({"gateway": {"extraEnv": [{"value": "x"}]}}, ["at '/gateway/extraEnv/0': missing property 'name'"]),
         ({"mlflow": {"tolerations": [{"efect": "NoExecute"}]}}, ["at '/mlflow/tolerations/0'", "'efect' not allowed"]),
         ({"networkPolicy": {"apiServer": {"cidrs": ["10.0.0.1"]}}}, ["at '/networkPolicy/apiServer/cidrs/0'"]),

@@ -69,6 +69,52 @@ def test_a_worker_writes_to_its_claims_tmp_and_shared_memory_alone() -> None:
     assert set(mounts) == {"/tmp", "/dev/shm", "/data"}
 
 
+USUAL = {
+    "nodeSelector": {"pool": "gpu", "zone": "a"},
+    "tolerations": [{"key": "gpu", "operator": "Exists"}],
+    "affinity": {"nodeAffinity": {}},
+    "priorityClassName": "low",
+    "env": [
+        {"name": "HTTPS_PROXY", "value": "http://proxy:3128"},
+        {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}},
+        {"name": "HF_HOME", "value": "/models"},
+    ],
+    "volumes": [{"name": "authority", "configMap": {"name": "authority"}}],
+    "volumeMounts": [{"name": "authority", "mountPath": "/etc/authority"}],
+}
+
+
+def test_a_worker_has_what_the_chart_says_of_all() -> None:
+    spec = pod_job(replace(DEFAULTS, pod=USUAL))["spec"]["template"]["spec"]
+    for place in ("nodeSelector", "tolerations", "affinity", "priorityClassName"):
+        assert spec[place] == USUAL[place]
+    (container,) = spec["containers"]
+    variables = {variable["name"]: variable for variable in container["env"]}
+    assert len(variables) == len(container["env"]), "no variable twice"
+    assert variables["HF_HOME"]["value"] == "/models"
+    assert variables["RAPIDFIRE_SECRET_VARIABLES"]["value"] == "HF_TOKEN"
+    assert USUAL["volumes"][0] in spec["volumes"]
+    assert USUAL["volumeMounts"][0] in container["volumeMounts"]
+    assert pod_job(replace(DEFAULTS, pod={})) == pod_job(), "an upgrade alone changes no worker"
+
+
+def test_an_experiment_has_the_last_word_about_its_workers() -> None:
+    template = {
+        "nodeSelector": {"zone": "b"},
+        "tolerations": [{"key": "mine", "operator": "Exists"}],
+        "affinity": {"podAffinity": {}},
+        "priorityClassName": "high",
+        "containers": [{"name": "worker", "env": [{"name": "HF_TOKEN", "value": "x"}]}],
+    }
+    spec = pod_job(replace(DEFAULTS, pod=USUAL), template={"spec": template})["spec"]["template"]["spec"]
+    assert spec["nodeSelector"] == {"pool": "gpu", "zone": "b"}
+    assert [each["key"] for each in spec["tolerations"]] == ["gpu", "mine"]
+    assert spec["affinity"] == {"podAffinity": {}}
+    assert spec["priorityClassName"] == "high"
+    variables = [each for each in spec["containers"][0]["env"] if each["name"] in {"HF_TOKEN", "HTTPS_PROXY"}]
+    assert [each["value"] for each in variables] == ["http://proxy:3128", "x"]
+
+
 def test_a_job_waits_in_the_queue_that_the_experiment_names_or_the_charts() -> None:
     queue = "kueue.x-k8s.io/queue-name"
     assert queue not in pod_job()["metadata"]["labels"]

@@ -68,6 +68,17 @@ resources: {{- toYaml .part.resources | nindent 2 }}
 volumes: {{- concat (.volumes | default list) (list (dict "name" "tmp" "emptyDir" dict)) (.part.extraVolumes | default list) | toYaml | nindent 0 }}
 {{- end }}
 
+{{/* What every worker pod has unless its experiment says otherwise, as JSON for the operator; call with the root. */}}
+{{- define "rapidfire.workerPod" -}}
+{{- $pod := dict }}
+{{- range $name := list "nodeSelector" "tolerations" "affinity" "priorityClassName" "extraEnv" "extraVolumes" "extraVolumeMounts" }}
+{{- with get $.Values.worker $name }}
+{{- $_ := set $pod (trimPrefix "extra" $name | untitle) . }}
+{{- end }}
+{{- end }}
+{{- toJson $pod }}
+{{- end }}
+
 {{/* The volume of a claim. Call with the claim's name. */}}
 {{- define "rapidfire.claimVolume" -}}
 {{- dict "name" "data" "persistentVolumeClaim" (dict "claimName" .) | toYaml }}

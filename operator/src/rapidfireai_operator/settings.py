@@ -29,6 +29,7 @@ class Settings(BaseSettings):
     mlflow_url: str = ""
     worker_image: str = "rapidfireai/worker:latest"
     worker_resources: dict[str, Any] = {}
+    worker_pod: dict[str, Any] = {}
     queue_name: str = ""
     claim_name: str = "rapidfire-data"
     mount_path: str = "/rapidfire"
@@ -54,6 +55,7 @@ class Settings(BaseSettings):
                 mount_path=self.mount_path,
                 lease_seconds=self.lease_seconds,
                 queue_name=self.queue_name,
+                pod=self.worker_pod,
             ),
             lease_seconds=float(self.lease_seconds),
             idle_seconds=self.worker_idle_seconds,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from rapidfireai.api import API_VERSION, ExperimentSpec
@@ -53,6 +53,8 @@ class WorkerDefaults:
         mount_path: Where it is mounted.
         lease_seconds: How long a worker's Lease lives.
         queue_name: The LocalQueue of Kueue for experiments that name none; empty without Kueue.
+        pod: What the experiment's template is laid over: `nodeSelector`, `tolerations`, `affinity`,
+            `priorityClassName`, `env`, `volumes` and `volumeMounts`, as a pod and its container have them.
     """
 
     image: str
@@ -61,6 +63,7 @@ class WorkerDefaults:
     mount_path: str
     lease_seconds: int
     queue_name: str = ""
+    pod: Mapping[str, Any] = field(default_factory=dict)
 
 
 def owner(subject: Subject) -> dict[str, Any]:
@@ -134,15 +137,15 @@ def _pod(
     subject: Subject, spec: ExperimentSpec, slot: str, defaults: WorkerDefaults, mounts: Mapping[str, str], own: str
 ) -> dict[str, Any]:
     template = spec.workers.template.spec
-    chosen = template.to_wire()
     container = template.containers[0] if template.containers else None
     env = [*_environment(subject, spec, slot, defaults, mounts, own), *_code(spec)]
-    extra = [variable.to_wire() for variable in container.env] if container is not None else []
+    own_variables = [variable.to_wire() for variable in container.env] if container is not None else []
+    extra = _laid_over(defaults.pod.get("env", ()), own_variables)
     secret = [variable["name"] for variable in extra if "secretKeyRef" in (variable.get("valueFrom") or {})]
     env.append({"name": "RAPIDFIRE_SECRET_VARIABLES", "value": ",".join(secret)})
     replaced = {variable["name"] for variable in extra}
     return {
-        **{key: value for key, value in chosen.items() if key != "containers" and value},
+        **_place(template.to_wire(), defaults.pod),
         "restartPolicy": "OnFailure",
         "serviceAccountName": SERVICE_ACCOUNT,
         "terminationGracePeriodSeconds": GRACE_SECONDS,
@@ -164,6 +167,7 @@ def _pod(
                         {"name": f"claim-{index}", "mountPath": path, "readOnly": claim != own}
                         for index, (claim, path) in enumerate(sorted(mounts.items()))
                     ),
+                    *defaults.pod.get("volumeMounts", ()),
                 ],
             }
         ],
@@ -174,8 +178,25 @@ def _pod(
                 {"name": f"claim-{index}", "persistentVolumeClaim": {"claimName": claim, "readOnly": claim != own}}
                 for index, claim in enumerate(sorted(mounts))
             ),
+            *defaults.pod.get("volumes", ()),
         ],
     }
+
+
+def _place(chosen: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    """Return where and as what a pod runs: what the experiment says, over what the chart does."""
+    place = {key: value for key, value in chosen.items() if key != "containers"}
+    place["nodeSelector"] = {**usual.get("nodeSelector", {}), **(chosen.get("nodeSelector") or {})}
+    place["tolerations"] = [*usual.get("tolerations", ()), *(chosen.get("tolerations") or ())]
+    for key in ("affinity", "priorityClassName"):
+        place[key] = chosen.get(key) or usual.get(key)
+    return {key: value for key, value in place.items() if value}
+
+
+def _laid_over(usual: Iterable[Mapping[str, Any]], own: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the chart's variables but for those that the experiment has too, and then the experiment's."""
+    named = {variable["name"]: variable for variable in own}
+    return [*(variable for variable in usual if variable["name"] not in named), *named.values()]
 
 
 def _code(spec: ExperimentSpec) -> list[dict[str, Any]]:
