@@ -138,6 +138,11 @@ def test_a_spec_that_the_volume_does_not_have_can_be_given() -> None:
         planned(found, [run(1)], "exp", {"configs": 7})
 
 
+def test_a_directory_of_which_no_name_is_known_asks_for_one() -> None:
+    with pytest.raises(ExperimentError, match=f"--experiment {OLD} --as NAME"):
+        planned(remains(name=""), [run(1)], "")
+
+
 def test_long_curves_give_way_before_runs_do(monkeypatch: pytest.MonkeyPatch) -> None:
     runs = [run(index, 16, config={"n": index}) for index in range(4, 24)]
     whole = planned(remains(), runs, "exp")
