@@ -343,11 +343,13 @@ async def test_idle_workers_leave_and_come_back(
     cluster: Cluster, make_operator: MakeOperator, make_node: MakeNode
 ) -> None:
     make_operator(RAPIDFIRE_WORKER_IDLE_SECONDS="1")
-    make_node(behaviour=slowly(0.1))
-    await cluster.create(experiment(runs=1, replicas=1))
-    await cluster.run_is(1, "Running")
-    await cluster.want(1, "Stopped")
-    await cluster.run_is(1, "Stopped")
+    node = make_node(behaviour=slowly(0.5))
+    await cluster.create(experiment(runs=2, replicas=2))
+    for index in (1, 2):
+        await cluster.run_is(index, "Running")
+        await cluster.want(index, "Stopped")
+    for index in (1, 2):
+        await cluster.run_is(index, "Stopped")
 
     async def no_jobs() -> bool:
         return not await cluster.names("jobs")
@@ -355,6 +357,28 @@ async def test_idle_workers_leave_and_come_back(
     await cluster.until("idle workers leave", no_jobs)
     await cluster.judged("WorkersReady", "False", "NotNeeded")
     await cluster.want(1, "Running")
+    await cluster.run_is(1, "Succeeded")
+    assert (await cluster.run(2))["status"]["state"] == "Stopped", "nobody resumed it"
+    await cluster.until("they leave again", no_jobs)
+    await cluster.want(2, "Running")
+    await cluster.judged("Finished", "True", "AllSucceeded")
+    assert set(times(node.ledger).values()) == {1}, "nothing was done twice"
+
+
+async def test_a_run_that_is_resumed_soon_finds_its_worker_there(
+    cluster: Cluster, make_operator: MakeOperator, make_node: MakeNode
+) -> None:
+    make_operator()
+    make_node(behaviour=slowly(0.5))
+    await cluster.create(experiment(runs=1, replicas=1))
+    await cluster.run_is(1, "Running")
+    await cluster.want(1, "Stopped")
+    await cluster.run_is(1, "Stopped")
+    before = [job["metadata"]["uid"] for job in (await cluster.api.list("jobs", cluster.namespace)).items]
+    assert len(before) == 1
+    await cluster.want(1, "Running")
+    await cluster.run_is(1, "Running")
+    assert [job["metadata"]["uid"] for job in (await cluster.api.list("jobs", cluster.namespace)).items] == before
     await cluster.judged("Finished", "True", "AllSucceeded")
 
 

@@ -206,6 +206,23 @@ def test_nothing_is_written_when_nothing_changed() -> None:
     assert (again.runs, again.create, again.make_jobs, again.remove_jobs, again.experiment) == ((), (), (), (), None)
 
 
+def test_workers_wait_for_a_stopped_run_as_long_as_the_chart_says() -> None:
+    scene = Scene(runs=2, replicas=2)
+    for index in (1, 2):
+        scene.run(index, desired="Stopped", state="Stopped")
+        scene.worker(index - 1)
+    first = scene.look()
+    assert first.experiment is not None
+    scene.add("experiments", "exp", spec=scene.body["spec"], status=merged({"nextIndex": 1}, first.experiment.status))
+    warm = scene.look(now=NOW + RULES.idle_seconds - 1)
+    assert warm.remove_jobs == ()
+    assert warm.look_again is not None
+    assert warm.look_again <= NOW + RULES.idle_seconds + 0.2, "nothing else wakes it"
+    assert scene.look(now=NOW + RULES.idle_seconds + 1).remove_jobs == ("exp-w-0", "exp-w-1")
+    scene.run(2)
+    assert scene.look(now=NOW + RULES.idle_seconds + 1).remove_jobs == (), "it was resumed"
+
+
 def test_a_silent_lease_is_looked_at_again_when_it_runs_out() -> None:
     scene = Scene(runs=1, replicas=1)
     scene.worker(0)

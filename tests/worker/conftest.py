@@ -145,6 +145,10 @@ class Workspace:
         user = f"system:serviceaccount:{self.namespace}:rapidfire-worker"
         self.write(run, {"progress": progress}, user, **{"pod-name": given["pod"], "pod-uid": given["podUID"]})
 
+    def patch_experiment(self, spec: dict[str, Any]) -> None:
+        answer = self.admin.patch(self.path("experiments", "e"), json={"spec": spec}, headers=MERGE)
+        assert answer.is_success, answer.text
+
     def patch(self, run: str, spec: dict[str, Any]) -> None:
         answer = self.admin.patch(self.path("runs", run), json={"spec": spec}, headers=MERGE)
         assert answer.is_success, answer.text

@@ -87,6 +87,20 @@ def test_a_run_that_rests_keeps_its_last_and_its_best_commit(workspace: Workspac
     assert "spec.retention" in service.words
 
 
+def test_as_many_commits_stay_as_the_experiment_says_and_fewer_once_it_says_so(workspace: Workspace) -> None:
+    workspace.patch_experiment({"retention": {"keepLast": 3, "keepBest": False}})
+    run = workspace.create_run()
+    commit_as_worker(workspace, run, commits(workspace, run, "2-1", "4-1", "8-2", "12-3", "16-4"))
+    directory = checkpoints(workspace, run)
+    workspace.write(run, {"assignment": None})
+    workspace.volume_service(**SOON)
+    workspace.wait("end of the cleanup", lambda: there(directory) == {"8-2", "12-3", "16-4"})
+    pass_by(workspace)
+    assert there(directory) == {"8-2", "12-3", "16-4"}, "4-1 was the best one"
+    workspace.patch_experiment({"retention": {"keepLast": 1}})
+    workspace.wait("the two that are too many", lambda: there(directory) == {"16-4"})
+
+
 def test_what_a_warm_clone_began_with_stays_whatever_becomes_of_the_parent(workspace: Workspace) -> None:
     parent = workspace.create_run()
     commit_as_worker(workspace, parent, status := commits(workspace, parent, "4-1", "8-2", "12-3", "16-4"))

@@ -144,3 +144,19 @@ def test_a_failure_says_whether_another_try_may_help(failure: RunFailure, retry:
     error = Progress.model_validate(wire.failure_commit(GRANT, failure, 5, 0.5)["status"]["progress"] | {"metrics": {}})
     assert error.error is not None
     assert error.error.retry is retry
+
+
+@pytest.mark.parametrize(
+    ("retention", "last", "best"),
+    [({}, 1, (8, 4)), ({"keepLast": 3}, 3, (8, 4)), ({"keepLast": 2, "keepBest": False}, 2, ())],
+)
+def test_a_worker_keeps_the_commits_that_the_experiment_says(
+    retention: dict[str, Any], last: int, best: tuple[int, ...]
+) -> None:
+    spec = {"configs": [{"trainer": "SFT", "config": {}}], "data": {"train": {"uri": "pvc://c/t"}}}
+    body = {"metadata": {"name": "e", "uid": "eu"}, "spec": {**spec, "retention": retention}}
+    points = [{"chunk": index, "step": 4 * index + 4, "value": 2.0 - index} for index in range(2)]
+    run = {"spec": {"experimentRef": "e", "index": 1, "config": {}}, "status": {"objective": points}}
+    run["metadata"] = {"name": "e-r1", "uid": "u", "namespace": "n"}
+    job = wire.job_of(Run.from_body(run), Experiment.from_body(body), GRANT)
+    assert (job.keep_last, job.best_first) == (last, best)
