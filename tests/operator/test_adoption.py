@@ -111,6 +111,13 @@ def test_a_run_that_had_ended_stays_so_and_gets_no_work() -> None:
             assert said["Succeeded"] == ("False", "NonFiniteLoss")
 
 
+def test_a_run_whose_last_commit_nobody_took_up_has_succeeded() -> None:
+    through = run(checkpoint={**COMMIT, "step": PREPARED["totalSteps"]})
+    status = settle(through, Holding(), LIMITS, NOW).status
+    assert status.state == "Succeeded"
+    assert candidate(through, status, NOW) is None
+
+
 def test_a_stopped_run_stands_where_it_stood() -> None:
     stopped = run("Stopped", objective=[{"chunk": 1, "step": 8, "value": 1.5}], objectiveMetric="chunk/loss")
     status = describe(stopped, settle(stopped, Holding(), LIMITS, NOW).status, NOW).status

@@ -80,6 +80,8 @@ def test_what_was_deleted_is_adopted_only_if_it_is_named() -> None:
         (run(1, 8, desired="Stopped", state="Stopped"), None, "stays stopped"),
         (run(1, 16, state="Succeeded"), "Succeeded", "stays succeeded"),
         (run(1, 12, state="Succeeded"), None, "goes on from step 12"),
+        (run(1, 16), "Succeeded", "stays succeeded"),
+        (run(1, 16, desired="Stopped", state="Stopped"), "Succeeded", "stays succeeded"),
         (run(1, 8, state="Failed"), "Failed", "stays failed"),
         (run(1, 8, desired="Deleted", state="Deleted"), "Deleted", "stays deleted"),
     ],

@@ -222,6 +222,8 @@ def _future(run: Run, checkpoint: Checkpoint | None) -> tuple[Any, str]:
         return "Deleted", "stays deleted"
     if state == "Succeeded" and total is not None and step < total:
         state = None  # its last commit is not whole
+    if state not in ENDED and total is not None and step >= total:
+        state = "Succeeded"  # its operator had not seen its last commit yet
     if state in ENDED:
         return state, f"stays {state.lower()}" if state else ""
     if run.spec.desired_state == "Stopped":

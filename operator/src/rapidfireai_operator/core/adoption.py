@@ -11,7 +11,7 @@ from typing import Any
 
 from rapidfireai.api import ExperimentSpec, Run, RunStatus, run_name
 from rapidfireai.api.adoption import AdoptedRun
-from rapidfireai.api.run import Failures
+from rapidfireai.api.run import Adopted, Failures
 from rapidfireai_operator.core.snapshot import Subject
 
 Leaf = Mapping[str, Any]
@@ -80,7 +80,7 @@ def beginning(run: Run) -> RunStatus:
         return status
     return status.model_copy(
         update={
-            "state": before.state,
+            "state": before.state or ("Succeeded" if _is_through(before) else None),
             "attempt": max(status.attempt, before.attempt),
             "adopted": before.checkpoint,
             "prepared": before.prepared,
@@ -92,6 +92,12 @@ def beginning(run: Run) -> RunStatus:
             "stopped_by": list(before.stopped_by),
         }
     )
+
+
+def _is_through(before: Adopted) -> bool:
+    """Return whether a run had committed its last step, which its operator may not have seen any more."""
+    step = before.checkpoint.step if before.checkpoint is not None else 0
+    return before.prepared is not None and step >= before.prepared.total_steps
 
 
 def rival(subject: Subject, others: Iterable[Subject]) -> str | None:
