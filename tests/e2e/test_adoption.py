@@ -26,11 +26,14 @@ pytestmark = [pytest.mark.e2e, pytest.mark.ml, pytest.mark.xdist_group("e2e"), p
 PROGRAM = str(Path(sys.executable).with_name("rapidfireai"))
 SLOW = """
 import time
+from pathlib import Path
+
 from transformers import AutoModelForCausalLM, AutoTokenizer
 import torch
 
 def pause(*_):
-    time.sleep(0.1)
+    if Path("{brake}").exists():
+        time.sleep(1)
 
 def load(config):
     model = AutoModelForCausalLM.from_pretrained(config["model_name"], dtype=torch.float32)
@@ -59,7 +62,8 @@ def rapidfireai(cluster: Cluster, *words: str) -> str:
     return answer.stdout + answer.stderr
 
 
-def manifest(folder: Path) -> Path:
+def manifest(folder: Path, brake: Path) -> Path:
+    """Write an experiment of two runs, which are slow as long as a file is there."""
     config = {
         "model_name": "pvc://rapidfire-data/stories/tiny",
         "peft_config": {**notebook.LORAS[0], "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"},
@@ -70,7 +74,7 @@ def manifest(folder: Path) -> Path:
         "seed": notebook.SEED,
         "chunks": notebook.CHUNKS,
         "configs": [{"trainer": "SFT", "config": config}],
-        "code": {"source": SLOW, "createModel": "load"},
+        "code": {"source": SLOW.replace("{brake}", str(brake)), "createModel": "load"},
         "data": {name: {"uri": f"pvc://rapidfire-data/stories/{name}.jsonl"} for name in ("train", "eval")},
         "workers": {"replicas": 1, "template": {"spec": {"containers": [{"name": "worker", "env": [environment]}]}}},
     }
@@ -101,16 +105,19 @@ def compare_logs(cluster: Cluster, plain: dict[int, dict[str, Any]]) -> None:
 def test_a_lost_cluster_is_adopted_from_its_volume(cluster: Cluster, tmp_path: Path) -> None:
     stories = cluster.local.volume / "stories"
     model, rows = put_model(stories), put_rows(stories)
-    cluster.kubectl("apply", "-f", str(manifest(tmp_path)))
+    brake = stories / "brake"
+    brake.touch()
+    cluster.kubectl("apply", "-f", str(manifest(tmp_path, brake)))
     cluster.wait("the first run has committed", lambda: cluster.committed(STOPPED))
     want(cluster, STOPPED, "Stopped")
     cluster.wait("it is stopped", lambda: cluster.get("rfrun", STOPPED)["status"]["state"] == "Stopped")
-    cluster.wait("the second run is ahead", lambda: cluster.committed(UNDER_WAY) > cluster.committed(STOPPED))
+    cluster.wait("the second run has committed", lambda: cluster.committed(UNDER_WAY))
     before = {name: cluster.get("rfrun", name) for name in (STOPPED, UNDER_WAY)}
 
-    rapidfireai(cluster, "stop")
+    cluster.local.stop(print)
     shutil.rmtree(cluster.local.plane_home / "etcd")
-    rapidfireai(cluster, "start")
+    brake.unlink()
+    cluster.local.start(print)
     assert json.loads(cluster.kubectl("get", "rfexp,rfrun", "-o", "json"))["items"] == []
     shown = rapidfireai(cluster, "adopt", "--dry-run")
     print(shown)
