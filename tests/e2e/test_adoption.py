@@ -113,6 +113,7 @@ def test_a_lost_cluster_is_adopted_from_its_volume(cluster: Cluster, tmp_path: P
     cluster.wait("it is stopped", lambda: cluster.get("rfrun", STOPPED)["status"]["state"] == "Stopped")
     cluster.wait("the second run has committed", lambda: cluster.committed(UNDER_WAY))
     before = {name: cluster.get("rfrun", name) for name in (STOPPED, UNDER_WAY)}
+    cluster.wait("what is known of the first is on the volume", lambda: is_recorded(cluster, before[STOPPED]))
 
     cluster.local.stop(print)
     shutil.rmtree(cluster.local.plane_home / "etcd")
@@ -133,7 +134,9 @@ def test_a_lost_cluster_is_adopted_from_its_volume(cluster: Cluster, tmp_path: P
     for key in ("display", "objective", "prepared"):
         assert again["status"][key] == before[STOPPED]["status"][key]
     assert again["status"]["adopted"] == before[STOPPED]["status"]["progress"]["checkpoint"]
-    assert cluster.get("rfrun", UNDER_WAY)["status"]["adopted"]["step"] >= committed_in(before[UNDER_WAY])
+    cluster.wait(
+        "the second is where it was", lambda: adopted_in(cluster, UNDER_WAY) >= committed_in(before[UNDER_WAY])
+    )
     refuse_to_share(cluster)
 
     want(cluster, STOPPED, "Running")
@@ -149,6 +152,17 @@ def test_a_lost_cluster_is_adopted_from_its_volume(cluster: Cluster, tmp_path: P
         assert digest(folder) == plain[run["spec"]["index"]]["digest"]
     compare_logs(cluster, plain)
     assert "is in the cluster" in rapidfireai(cluster, "adopt", "--yes")
+
+
+def is_recorded(cluster: Cluster, run: dict[str, Any]) -> bool:
+    experiment = run["metadata"]["ownerReferences"][0]["uid"]
+    directory = cluster.local.volume / "experiments" / experiment / "runs" / run["metadata"]["uid"]
+    status = json.loads((directory / "resource.json").read_text())["status"]
+    return all(status.get(key) == run["status"].get(key) for key in ("objective", "prepared", "state"))
+
+
+def adopted_in(cluster: Cluster, run: str) -> int:
+    return int(cluster.get("rfrun", run).get("status", {}).get("adopted", {}).get("step", 0))
 
 
 def committed_in(run: dict[str, Any]) -> int:
