@@ -114,7 +114,10 @@ def planned(
         ExperimentError: If it cannot be adopted; the message says why, and what to do.
     """
     if not name:
-        raise ExperimentError(f"{found.uid}: nothing tells what it was called; give --experiment {found.uid} --as NAME")
+        also = f"; {found.problem}" if found.problem and spec is None else ""
+        raise ExperimentError(
+            f"{found.uid}: nothing tells what it was called; give --experiment {found.uid} --as NAME{also}"
+        )
     raw, parsed, next_index = _spec_of(found, spec)
     leaves = _leaves(parsed)
     prospects, lost = _prospects(found.uid, runs, leaves)
