@@ -45,6 +45,8 @@ _NO_MEMORY = (
     "': -9",  # a process that the kernel killed
 )
 """How vLLM says that its engine does not fit."""
+_NOT_LOADED = "'_OpNamespace' '_C' object has no attribute"
+"""How PyTorch says that an operation of vLLM's compiled part is not there: vLLM only warns when it cannot load it."""
 _log = structlog.get_logger(__name__)
 
 
@@ -298,6 +300,10 @@ def start_failure(error: BaseException, cause: str | None) -> RunFailure:
         return RunFailure(
             "OutOfMemory", f"{ENGINE_FIELD}: the engine does not fit into memory: {words}; {fix}"[:MESSAGE_LIMIT]
         )
+    if _NOT_LOADED in f"{words} {error}":
+        why = "vLLM's compiled part did not load, most often because libnuma.so.1 is missing (Debian: libnuma1)"
+        fix = "install it, or take a worker image that has it; the worker's log says what is missing"
+        return RunFailure("EngineFailed", f"{ENGINE_FIELD}: {why}: {words}; {fix}"[:MESSAGE_LIMIT])
     chain = _chain(error)
     if any(isinstance(each, OSError) or type(each).__module__.startswith("huggingface_hub") for each in chain):
         fix = "is the name right, and is a hub reached or the model in HF_HOME?"
