@@ -44,6 +44,8 @@ from rapidfireai_operator.core.suspension import RUN_WAITS, SUSPENDED, still_the
 
 CREATE_AT_ONCE = 100
 """Runs made in one pass, so that a large experiment starts to train while the rest is made."""
+EXPIRY_PAUSE = 5.0
+"""Seconds until a finished experiment whose time is over is looked at again, if it is still there."""
 UNREADY_LOOK_SECONDS = 10.0
 """How soon workers that are not ready are looked at again."""
 
@@ -381,8 +383,8 @@ class _Pass:
         progressing = find(self.world.experiment.status.conditions, "Progressing")
         if progressing is not None and progressing.status == "False" and self.slots.names:
             moments.append(progressing.last_transition_time.timestamp() + self.rules.idle_seconds)
-        if self.expires is not None and self.expires > now:
-            moments.append(self.expires)
+        if self.expires is not None:  # a deletion that met somebody else's change is tried again
+            moments.append(max(self.expires, now + EXPIRY_PAUSE))
         if self.planned or len(self.workers) < len(self.slots.names):
             moments.append(now + UNREADY_LOOK_SECONDS)
         return max(now, min(moments)) + 0.1 if moments else None
